@@ -1,0 +1,346 @@
+//! The records that travel from the kernel through the ring buffers.
+//!
+//! Each starts with a [`Header`]. Kinds are explicit and never reused, so that
+//! recordings stay readable.
+
+use crate::limits::{ARGV_CAP, BURST_BYTES, COMM_LEN, PATH_CAP};
+
+/// Kinds of records, [`Header::kind`].
+pub mod kind {
+    /// [`super::Fork`]
+    pub const FORK: u32 = 1;
+    /// [`super::Exec`]
+    pub const EXEC: u32 = 2;
+    /// [`super::Exit`]
+    pub const EXIT: u32 = 3;
+    /// [`super::Cgroup`]
+    pub const CGROUP: u32 = 4;
+    /// [`super::Connect`]: connect() was called.
+    pub const CONNECT: u32 = 5;
+    /// [`super::Connect`]: an unconnected datagram socket sends to a new peer.
+    pub const SEND: u32 = 6;
+    /// [`super::Established`]
+    pub const ESTABLISHED: u32 = 7;
+    /// [`super::Closed`]
+    pub const CLOSED: u32 = 8;
+    /// [`super::Head`]
+    pub const HEAD: u32 = 9;
+    /// [`super::Burst`]
+    pub const BURST: u32 = 10;
+    /// [`super::Segment`]
+    pub const SEGMENT: u32 = 11;
+}
+
+/// First member of every record.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Header {
+    /// One of [`kind`].
+    pub kind: u32,
+    /// Bytes of the whole record, this header included.
+    pub len: u32,
+    /// Nanoseconds since boot (`CLOCK_BOOTTIME`).
+    pub time: u64,
+    /// Agent: the cgroup id of its topmost cgroup.
+    pub agent: u64,
+    /// Cgroup id of the task, or of the socket's owner.
+    pub cgroup: u64,
+    /// When the process started, nanoseconds since boot; 0 if not known.
+    pub start: u64,
+    /// Thread-group id in the host's pid namespace; 0 if not known.
+    pub tgid: u32,
+    /// Thread id in the host's pid namespace; 0 for payload records.
+    pub tid: u32,
+}
+
+/// A record and the bytes that follow it; only as many travel as
+/// [`Header::len`] says.
+#[repr(C)]
+pub struct WithData<T, const N: usize> {
+    /// The record.
+    pub record: T,
+    /// What follows.
+    pub data: [u8; N],
+}
+
+/// A flow: a socket, and which of its connections. A socket's cookie outlives
+/// `connect(AF_UNSPEC)` and a second connect().
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct FlowId {
+    /// The kernel's socket cookie.
+    pub cookie: u64,
+    /// Counted at each TCP connect() of this socket.
+    pub generation: u64,
+}
+
+/// An address and port. IPv4 is kept v4-mapped (RFC 4291, 2.5.5.2).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Endpoint {
+    /// Sixteen bytes in network order.
+    pub ip: [u8; 16],
+    /// Host order.
+    pub port: u32,
+    /// Padding.
+    pub pad: u32,
+}
+
+/// A process has forked; the header is the parent's.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Fork {
+    /// Common part.
+    pub header: Header,
+    /// Start of the child, nanoseconds since boot.
+    pub child_start: u64,
+    /// Thread-group id of the child.
+    pub child: u32,
+    /// Real user id of the parent.
+    pub uid: u32,
+    /// Name of the child: the parent's, until it execs.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// A program has been started.
+///
+/// What follows it holds, one after the other, the file name as it was given to
+/// execve() (`filename_len` bytes), the path of the executable's dentry as
+/// NUL-terminated components from the leaf up (`exe_len` bytes), and argv as it
+/// lies in the new program's memory (`argv_len` bytes, NUL after each).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Exec {
+    /// Common part.
+    pub header: Header,
+    /// Start of the parent, nanoseconds since boot.
+    pub parent_start: u64,
+    /// Inode of the executable.
+    pub inode: u64,
+    /// Thread-group id of the parent.
+    pub ppid: u32,
+    /// Real user id.
+    pub uid: u32,
+    /// Device of the executable, as the kernel's `dev_t`.
+    pub device: u32,
+    /// Links to the executable: 0 for a memfd or a deleted file.
+    pub links: u32,
+    /// Bit n: file descriptor n (0 to 2) is a socket.
+    pub stdio_sockets: u32,
+    /// Bytes of the file name in what follows.
+    pub filename_len: u32,
+    /// Bytes of the executable's path in what follows.
+    pub exe_len: u32,
+    /// Bytes of argv in what follows.
+    pub argv_len: u32,
+    /// Bytes of argv in the program's memory.
+    pub argv_total: u32,
+    /// Padding.
+    pub pad: u32,
+    /// Name of the process after the exec.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// Most bytes that can follow an [`Exec`].
+pub const EXEC_DATA: usize = 2 * PATH_CAP + ARGV_CAP;
+
+/// The last thread of a process has ended.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Exit {
+    /// Common part.
+    pub header: Header,
+    /// As wait() reports it: signal in the low seven bits, code above eight.
+    pub status: u32,
+    /// Padding.
+    pub pad: u32,
+}
+
+/// What happened to a cgroup.
+pub mod cgroup_action {
+    /// It was made.
+    pub const MKDIR: u32 = 1;
+    /// It was removed.
+    pub const RMDIR: u32 = 2;
+    /// A process was moved into it; the header is that process's, its `cgroup`
+    /// the one it belonged to before.
+    pub const ATTACH: u32 = 3;
+}
+
+/// A cgroup of the default hierarchy was made, removed or entered.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Cgroup {
+    /// Common part. For mkdir and rmdir the process is the container runtime.
+    pub header: Header,
+    /// Id of the cgroup.
+    pub id: u64,
+    /// Id of its parent.
+    pub parent: u64,
+    /// One of [`cgroup_action`].
+    pub action: u32,
+    /// Bytes of the path below the hierarchy's root, which follows.
+    pub path_len: u32,
+}
+
+/// connect() on a TCP or UDP socket, or a datagram to a new peer.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Connect {
+    /// Common part: the process that called.
+    pub header: Header,
+    /// The flow that this begins.
+    pub flow: FlowId,
+    /// Where to.
+    pub remote: Endpoint,
+    /// `IPPROTO_*` of the socket.
+    pub protocol: u32,
+    /// Padding.
+    pub pad: u32,
+    /// The flow on which data last arrived for a socket of this process.
+    pub last_rx_flow: FlowId,
+    /// When, nanoseconds since boot; 0: never.
+    pub last_rx_time: u64,
+}
+
+/// Directions, seen from the agent.
+pub mod direction {
+    /// From the agent.
+    pub const OUT: u32 = 0;
+    /// To the agent.
+    pub const IN: u32 = 1;
+}
+
+/// A TCP connection is established; the header is the socket's owner's: who
+/// called socket(), and for an accepted connection who made the listener.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Established {
+    /// Common part.
+    pub header: Header,
+    /// The flow.
+    pub flow: FlowId,
+    /// This end.
+    pub local: Endpoint,
+    /// The other end.
+    pub remote: Endpoint,
+    /// [`direction::OUT`]: this end connected; [`direction::IN`]: it accepted.
+    pub direction: u32,
+    /// Padding.
+    pub pad: u32,
+}
+
+/// A TCP connection, or an attempt at one, has ended.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Closed {
+    /// Common part.
+    pub header: Header,
+    /// The flow.
+    pub flow: FlowId,
+    /// This end.
+    pub local: Endpoint,
+    /// The other end.
+    pub remote: Endpoint,
+    /// New payload bytes, by [`direction`].
+    pub bytes: [u64; 2],
+    /// Packets with payload, by [`direction`].
+    pub packets: [u64; 2],
+    /// State before the end, `TCP_*` of linux/tcp_states.h: `TCP_SYN_SENT` (2)
+    /// when the connection never came about.
+    pub old_state: u32,
+    /// Padding.
+    pub pad: u32,
+}
+
+/// [`Head::flags`]: the bytes came with the handshake's last segment, under the
+/// listener's flow; they belong to the connection accepted from `remote`.
+pub const HEAD_OF_LISTENER: u32 = 1;
+/// [`Head::flags`]: the socket was not seen being made, so `offset` counts from
+/// the first segment seen.
+pub const HEAD_TAKEN_OVER: u32 = 2;
+
+/// Bytes from the head of one direction of a flow. One segment may fill several.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Head {
+    /// Common part.
+    pub header: Header,
+    /// The flow.
+    pub flow: FlowId,
+    /// This end, from the packet.
+    pub local: Endpoint,
+    /// The other end, from the packet.
+    pub remote: Endpoint,
+    /// One of [`direction`].
+    pub direction: u32,
+    /// `IPPROTO_TCP` or `IPPROTO_UDP`.
+    pub protocol: u32,
+    /// Place of the bytes that follow in this direction's stream.
+    pub offset: u32,
+    /// Payload bytes of the segment, from this record's `offset` to its end.
+    pub segment_left: u32,
+    /// Bytes of payload that follow.
+    pub data_len: u32,
+    /// [`HEAD_OF_LISTENER`], [`HEAD_TAKEN_OVER`].
+    pub flags: u32,
+}
+
+/// Segments in one direction with no long quiet between them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Burst {
+    /// Common part; its time is that of the packet that closed the burst.
+    pub header: Header,
+    /// The flow.
+    pub flow: FlowId,
+    /// Time of the first segment, nanoseconds since boot.
+    pub first: u64,
+    /// Time of the last segment.
+    pub last: u64,
+    /// New payload bytes.
+    pub bytes: u64,
+    /// Place of the burst's first byte in this direction's stream.
+    pub offset: u64,
+    /// Segments with new payload.
+    pub packets: u32,
+    /// One of [`direction`].
+    pub direction: u32,
+    /// Bytes in `data`.
+    pub data_len: u32,
+    /// Padding.
+    pub pad: u32,
+    /// First bytes.
+    pub data: [u8; BURST_BYTES],
+}
+
+/// Size of one segment of a flow that user space asked to follow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Segment {
+    /// Common part.
+    pub header: Header,
+    /// The flow.
+    pub flow: FlowId,
+    /// Place in this direction's stream.
+    pub offset: u32,
+    /// Payload bytes.
+    pub bytes: u32,
+    /// One of [`direction`].
+    pub direction: u32,
+    /// Padding.
+    pub pad: u32,
+}

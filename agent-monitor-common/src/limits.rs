@@ -1,0 +1,44 @@
+//! Every cap and size, in one place.
+
+/// Bytes of the ring that carries life-cycle records, connects and outcomes.
+pub const EVENTS_RING_BYTES: u32 = 4 << 20;
+/// Bytes of the ring that carries flow heads, bursts and segment sizes.
+pub const PAYLOAD_RING_BYTES: u32 = 8 << 20;
+
+/// Cgroups that can be watched at once, nested ones included.
+pub const MAX_WATCHED: u32 = 16_384;
+/// Agents that can be watched at once.
+pub const MAX_AGENTS: u32 = 4_096;
+/// Processes of agents that can be tracked at once.
+pub const MAX_TASKS: u32 = 65_536;
+/// Flows whose capture user space can steer at once.
+pub const MAX_STEERED_FLOWS: u32 = 16_384;
+/// Directories whose new sub-cgroups are reported.
+pub const MAX_NURSERIES: u32 = 1_024;
+
+/// Bytes of a process's name, with its NUL (`TASK_COMM_LEN`, linux/sched.h).
+pub const COMM_LEN: usize = 16;
+/// Bytes of argv kept from a new program; a longer argv is marked truncated.
+pub const ARGV_CAP: usize = 4096;
+/// Bytes of a path kept (executable as components, file name, cgroup).
+pub const PATH_CAP: usize = 512;
+/// Components of an executable's path that are walked.
+pub const PATH_COMPONENTS: u32 = 40;
+
+/// Bytes of each direction of a flow that go up unless user space asks for more.
+pub const HEAD_CAP: u32 = 8192;
+/// The most that user space may ask for.
+pub const HEAD_CAP_MAX: u32 = 65_536;
+/// Payload bytes of a small head record.
+pub const CHUNK_SMALL: usize = 256;
+/// Payload bytes of a large head record.
+pub const CHUNK_LARGE: usize = 2048;
+/// Large records that one segment may fill, so 8 KiB of any one super-segment.
+pub const CHUNKS_PER_SEGMENT: u32 = 4;
+/// First bytes of a burst that go up with it.
+pub const BURST_BYTES: usize = 64;
+/// A burst ends after this much quiet.
+pub const BURST_QUIET_NS: u64 = 20_000_000;
+
+/// Length of the window in which an agent's quotas are counted.
+pub const QUOTA_WINDOW_NS: u64 = 1_000_000_000;

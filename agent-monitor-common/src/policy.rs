@@ -1,0 +1,195 @@
+//! What user space tells the kernel, and the counters it reads back.
+
+/// Value of the `WATCHED` map: which agent a cgroup belongs to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Watch {
+    /// Id of the agent: the cgroup id of its topmost cgroup.
+    pub agent: u64,
+    /// Nanoseconds since boot at which the watch began.
+    pub since: u64,
+}
+
+/// Value of the `NURSERIES` map: cgroups below which agents are born.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Nursery {
+    /// 1: every child is an agent until user space decides otherwise.
+    /// More: children are nurseries of one less.
+    pub depth: u32,
+    /// Padding.
+    pub pad: u32,
+}
+
+/// Value of the `FLOW_CONTROL` map: how much of a flow goes up.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct FlowControl {
+    /// Bytes of head of each direction, at most [`crate::limits::HEAD_CAP_MAX`].
+    pub head_cap: u32,
+    /// [`FLOW_SEGMENTS`] or 0.
+    pub flags: u32,
+}
+
+/// Send up the size of every segment after the head.
+pub const FLOW_SEGMENTS: u32 = 1;
+
+/// Classes of records, each with a quota of its own per agent and window, so
+/// that a flood of one kind cannot displace another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Class {
+    /// fork, exec, exit and cgroup records.
+    Process = 0,
+    /// connect, send, established and closed records.
+    Network = 1,
+    /// Heads of flows.
+    Head = 2,
+    /// Bursts and segment sizes.
+    Burst = 3,
+}
+
+/// How many [`Class`]es there are.
+pub const CLASSES: usize = 4;
+
+/// Names of the classes, indexed by [`Class`], as they appear in `loss` events.
+pub const CLASS_NAMES: [&str; CLASSES] = ["process", "network", "head", "burst"];
+
+/// Why a record did not reach user space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum LossReason {
+    /// The agent had used up its quota of this class in this window.
+    Quota = 0,
+    /// The ring buffer was full.
+    Ring = 1,
+    /// A kernel map was full or a kernel read failed.
+    Kernel = 2,
+}
+
+/// How many [`LossReason`]s there are.
+pub const LOSS_REASONS: usize = 3;
+
+/// Names of the reasons, indexed by [`LossReason`]: the `stage` of `loss` events.
+pub const LOSS_REASON_NAMES: [&str; LOSS_REASONS] = ["quota", "ring", "kernel"];
+
+/// Value of the `AGENTS` map: an agent's quotas in use and its losses.
+///
+/// The kernel side only ever adds to it atomically.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct AgentState {
+    /// Start of the current quota window of each class, nanoseconds since boot.
+    pub window: [u64; CLASSES],
+    /// Records of each class emitted in the current window.
+    pub used: [u64; CLASSES],
+    /// Records of each class emitted since the agent appeared.
+    pub emitted: [u64; CLASSES],
+    /// Records of each class lost, by [`LossReason`].
+    pub lost: [[u64; CLASSES]; LOSS_REASONS],
+}
+
+/// Read-only settings, written before the programs are loaded.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Settings {
+    /// Records an agent may emit per class and [`crate::limits::QUOTA_WINDOW_NS`].
+    pub quota: [u64; CLASSES],
+    /// Not 0: a new cgroup whose name looks like a container's is watched at birth.
+    pub watch_containers: u32,
+    /// Process id of the daemon.
+    pub daemon: u32,
+}
+
+/// Offsets of kernel structure members, in bytes, resolved from the running
+/// kernel's BTF before load: aya's Rust programs have no CO-RE relocations.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Offsets {
+    /// `task_struct.pid`
+    pub task_pid: u32,
+    /// `task_struct.tgid`
+    pub task_tgid: u32,
+    /// `task_struct.start_boottime`
+    pub task_start: u32,
+    /// `task_struct.real_parent`
+    pub task_real_parent: u32,
+    /// `task_struct.group_leader`
+    pub task_group_leader: u32,
+    /// `task_struct.mm`
+    pub task_mm: u32,
+    /// `task_struct.files`
+    pub task_files: u32,
+    /// `task_struct.signal`
+    pub task_signal: u32,
+    /// `task_struct.exit_code`
+    pub task_exit_code: u32,
+    /// `task_struct.comm`
+    pub task_comm: u32,
+    /// `task_struct.cgroups`
+    pub task_cgroups: u32,
+    /// `css_set.dfl_cgrp`
+    pub css_set_dfl_cgrp: u32,
+    /// `cgroup.kn`
+    pub cgroup_kn: u32,
+    /// `cgroup.root`
+    pub cgroup_root: u32,
+    /// `cgroup_root.hierarchy_id`
+    pub cgroup_root_hierarchy_id: u32,
+    /// `kernfs_node.id`
+    pub kernfs_id: u32,
+    /// `kernfs_node.__parent`, `parent` before 6.15
+    pub kernfs_parent: u32,
+    /// `kernfs_node.name`
+    pub kernfs_name: u32,
+    /// `signal_struct.live`
+    pub signal_live: u32,
+    /// `signal_struct.group_exit_code`
+    pub signal_group_exit_code: u32,
+    /// `mm_struct.arg_start`
+    pub mm_arg_start: u32,
+    /// `mm_struct.arg_end`
+    pub mm_arg_end: u32,
+    /// `mm_struct.exe_file`
+    pub mm_exe_file: u32,
+    /// `file.f_path.mnt`
+    pub file_mnt: u32,
+    /// `file.f_path.dentry`
+    pub file_dentry: u32,
+    /// `file.f_inode`
+    pub file_inode: u32,
+    /// `dentry.d_parent`
+    pub dentry_parent: u32,
+    /// `dentry.d_name.name`
+    pub dentry_name: u32,
+    /// `mount.mnt`: a `vfsmount` is embedded in its `mount`
+    pub mount_mnt: u32,
+    /// `mount.mnt_parent`
+    pub mount_parent: u32,
+    /// `mount.mnt_mountpoint`
+    pub mount_mountpoint: u32,
+    /// `vfsmount.mnt_root`
+    pub vfsmount_root: u32,
+    /// `inode.i_ino`
+    pub inode_ino: u32,
+    /// `inode.i_nlink` (the union's `__i_nlink`)
+    pub inode_nlink: u32,
+    /// `inode.i_mode`
+    pub inode_mode: u32,
+    /// `inode.i_sb`
+    pub inode_sb: u32,
+    /// `super_block.s_dev`
+    pub sb_dev: u32,
+    /// `linux_binprm.filename`
+    pub binprm_filename: u32,
+    /// `files_struct.fdt`
+    pub files_fdt: u32,
+    /// `fdtable.fd`
+    pub fdtable_fd: u32,
+}

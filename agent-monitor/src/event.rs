@@ -1,0 +1,501 @@
+//! The event that leaves agent-monitor: one JSON object a line.
+//!
+//! This is the contract with everything downstream. What does not apply or is
+//! not known is left out, never null; ids of flows and cgroups are strings,
+//! because JSON numbers lose 64-bit integers in many readers.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+/// Version of the event's shape, its `schema` member.
+pub const SCHEMA: u32 = 1;
+
+/// One thing that happened, with who did it.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Unique per record, the same on redelivery.
+    pub id: Arc<str>,
+    /// When it happened.
+    pub time: Timestamp,
+    /// The node it happened on.
+    pub node: Arc<str>,
+    /// The agent it happened in.
+    pub agent: Option<Arc<Agent>>,
+    /// The process that did it.
+    pub process: Option<Arc<Process>>,
+    /// What happened.
+    pub body: Body,
+}
+
+impl Serialize for Event {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("schema", &SCHEMA)?;
+        map.serialize_entry("id", &self.id)?;
+        map.serialize_entry("time", &self.time)?;
+        map.serialize_entry("kind", self.body.kind())?;
+        map.serialize_entry("node", &self.node)?;
+        match (&self.agent, &self.body) {
+            (Some(agent), Body::Agent(change)) => map.serialize_entry(
+                "agent",
+                &AgentWithState { agent, state: change.state },
+            )?,
+            (Some(agent), _) => map.serialize_entry("agent", agent)?,
+            (None, _) => {}
+        }
+        if let Some(process) = &self.process {
+            map.serialize_entry("process", process)?;
+        }
+        self.body.serialize_entry(&mut map)?;
+        map.end()
+    }
+}
+
+/// Nanoseconds since the Unix epoch; RFC 3339 with nine digits, UTC, in JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(pub u64);
+
+impl std::fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // A u64 of nanoseconds ends in the year 2554, well inside jiff's range.
+        match jiff::Timestamp::from_nanosecond(i128::from(self.0)) {
+            Ok(time) => write!(f, "{time:.9}"),
+            Err(_) => f.write_str("1970-01-01T00:00:00.000000000Z"),
+        }
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// An agent: a chosen cgroup and everything below it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Agent {
+    /// Container id if there is one, else the cgroup's id.
+    pub id: String,
+    /// What people call it: the container's or pod's name, else the cgroup's last component.
+    pub name: String,
+    /// Path below the cgroup2 mount.
+    pub cgroup: String,
+    /// Kernel id of the topmost cgroup.
+    #[serde(serialize_with = "as_string")]
+    pub cgroup_id: u64,
+    /// The container, when the path shows one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
+    /// The Kubernetes pod, when known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Pod>,
+}
+
+/// A container, as its runtime knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Container {
+    /// Full id.
+    pub id: String,
+    /// Name, once the runtime has been asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Image, once the runtime has been asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// `docker`, `containerd`, `crio`, `podman` or `lxc`.
+    pub runtime: String,
+}
+
+/// A Kubernetes pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Pod {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+/// A process, keyed by id and start: ids are reused.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Process {
+    /// Thread-group id in the host's pid namespace.
+    pub pid: u32,
+    /// Clock ticks (1/100 s) since boot, as in /proc/PID/stat.
+    pub start: u64,
+    /// Parent's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ppid: Option<u32>,
+    /// Real user id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Name, at most 15 bytes.
+    pub comm: String,
+    /// Path of the executable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exe: Option<String>,
+    /// Arguments, the program's name first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub argv: Vec<String>,
+    /// Nearest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ancestors: Vec<Ancestor>,
+}
+
+/// A process above another.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Ancestor {
+    /// Thread-group id.
+    pub pid: u32,
+    /// Name.
+    pub comm: String,
+    /// Path of the executable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exe: Option<String>,
+}
+
+/// An address and a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct Address {
+    /// v4-mapped addresses are shown as IPv4.
+    pub ip: IpAddr,
+    /// 0 where there is none.
+    pub port: u16,
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::net::SocketAddr::new(self.ip, self.port).fmt(f)
+    }
+}
+
+/// What an event is about; its name in JSON is [`Body::kind`].
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// A program was started.
+    Exec(Exec),
+    /// A process ended.
+    Exit(Exit),
+    /// connect() was called.
+    Connect(Network),
+    /// A connection was accepted.
+    Accept(Network),
+    /// A datagram went to a new peer.
+    Send(Network),
+    /// A flow opened, was identified, moved on, failed or closed.
+    Flow(Box<Flow>),
+    /// A process moved between cgroups, or a cgroup came or went.
+    Cgroup(Cgroup),
+    /// An agent appeared, became better known, or is gone.
+    Agent(AgentChange),
+    /// Records were lost.
+    Loss(Loss),
+    /// A time or place that was not covered.
+    Gap(Gap),
+    /// Something bad, or worth knowing.
+    Alert(Arc<Alert>),
+}
+
+impl Body {
+    /// The event's `kind`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Exec(_) => "exec",
+            Self::Exit(_) => "exit",
+            Self::Connect(_) => "connect",
+            Self::Accept(_) => "accept",
+            Self::Send(_) => "send",
+            Self::Flow(_) => "flow",
+            Self::Cgroup(_) => "cgroup",
+            Self::Agent(_) => "agent",
+            Self::Loss(_) => "loss",
+            Self::Gap(_) => "gap",
+            Self::Alert(_) => "alert",
+        }
+    }
+
+    fn serialize_entry<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        let kind = self.kind();
+        match self {
+            Self::Exec(body) => map.serialize_entry(kind, body),
+            Self::Exit(body) => map.serialize_entry(kind, body),
+            Self::Connect(body) | Self::Accept(body) | Self::Send(body) => {
+                map.serialize_entry(kind, body)
+            }
+            Self::Flow(body) => map.serialize_entry(kind, body),
+            Self::Cgroup(body) => map.serialize_entry(kind, body),
+            // The body shares its name with the event's own `agent` member: written there.
+            Self::Agent(_) => Ok(()),
+            Self::Loss(body) => map.serialize_entry(kind, body),
+            Self::Gap(body) => map.serialize_entry(kind, body),
+            Self::Alert(body) => map.serialize_entry(kind, body),
+        }
+    }
+}
+
+/// Body of an `exec` event.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Exec {
+    /// As given to execve().
+    pub filename: String,
+    /// Arguments, the program's name first.
+    pub argv: Vec<String>,
+    /// argv was longer than what is kept.
+    #[serde(skip_serializing_if = "is_false")]
+    pub argv_truncated: bool,
+    /// The executable has no link: a memfd or a deleted file.
+    #[serde(skip_serializing_if = "is_false")]
+    pub memfd: bool,
+    /// Which of file descriptors 0 to 2 is a socket.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stdio_sockets: Vec<u8>,
+}
+
+/// Body of an `exit` event.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Exit {
+    /// Exit code, when it exited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    /// Signal, when it was killed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// Nanoseconds from start to end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime_ns: Option<u64>,
+}
+
+/// Transport protocol of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// Who began a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// The agent.
+    Outbound,
+    /// The other end.
+    Inbound,
+}
+
+/// What became of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Not known yet.
+    Attempted,
+    /// The handshake was completed.
+    Established,
+    /// The handshake never was, for a reason not known.
+    Abandoned,
+}
+
+/// Body of `connect`, `accept` and `send` events.
+#[derive(Clone, Debug, Serialize)]
+pub struct Network {
+    /// Flow id.
+    pub flow: String,
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// This end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local: Option<Address>,
+    /// The other end.
+    pub remote: Address,
+    /// What became of it.
+    pub result: Outcome,
+}
+
+/// Where a flow is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlowState {
+    /// The handshake is complete.
+    Open,
+    /// Its protocol is known.
+    Identified,
+    /// More is known of it.
+    Update,
+    /// It never was established.
+    Failed,
+    /// It is over.
+    Closed,
+}
+
+/// Body of a `flow` event.
+#[derive(Clone, Debug, Serialize)]
+pub struct Flow {
+    /// Flow id.
+    pub flow: String,
+    /// The other end's flow, when both ends are this node's agents'.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_flow: Option<String>,
+    /// Whose process the event names: `creator` of the socket, or of the `listener`.
+    pub owner: &'static str,
+    /// Where it is in its life.
+    pub state: FlowState,
+    /// Who began it.
+    pub direction: Direction,
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// This end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local: Option<Address>,
+    /// The other end.
+    pub remote: Address,
+    /// Application protocol, by its bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<&'static str>,
+    /// What became of it.
+    pub result: Outcome,
+    /// Payload bytes from the agent.
+    pub bytes_out: u64,
+    /// Payload bytes to the agent.
+    pub bytes_in: u64,
+    /// Segments with payload from the agent.
+    pub packets_out: u64,
+    /// Segments with payload to the agent.
+    pub packets_in: u64,
+    /// Nanoseconds from opening to closing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_ns: Option<u64>,
+    /// What the protocol's parser noticed, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub facts: Vec<String>,
+}
+
+/// Body of a `cgroup` event.
+#[derive(Clone, Debug, Serialize)]
+pub struct Cgroup {
+    /// `created`, `removed` or `moved`.
+    pub action: &'static str,
+    /// Path below the cgroup2 mount.
+    pub path: String,
+}
+
+/// Body of an `agent` event; the agent itself is the event's `agent` member.
+#[derive(Clone, Copy, Debug)]
+pub struct AgentChange {
+    /// What changed.
+    pub state: AgentState,
+}
+
+#[derive(Serialize)]
+struct AgentWithState<'a> {
+    #[serde(flatten)]
+    agent: &'a Agent,
+    state: AgentState,
+}
+
+/// An agent's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AgentState {
+    /// First seen.
+    Appeared,
+    /// Its name, image or labels are now known.
+    Updated,
+    /// Its cgroup was removed.
+    Gone,
+}
+
+/// Body of a `loss` event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Loss {
+    /// Where: `quota`, `ring`, `kernel`, `decode`, `held`, `flow`, `tail`.
+    pub stage: &'static str,
+    /// How many since the last such event.
+    pub records: u64,
+    /// How many of each kind.
+    pub kinds: std::collections::BTreeMap<&'static str, u64>,
+}
+
+/// Body of a `gap` event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Gap {
+    /// Why it was not covered, in words.
+    pub reason: String,
+    /// Since when.
+    pub from: Timestamp,
+    /// Until when.
+    pub to: Timestamp,
+}
+
+/// How bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth knowing.
+    Info,
+    /// Look when there is time.
+    Low,
+    /// Look today.
+    Medium,
+    /// Look now.
+    High,
+    /// Act now.
+    Critical,
+}
+
+/// How sure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Confidence {
+    /// A hint.
+    Low,
+    /// Likely.
+    Medium,
+    /// Shown by bytes or behaviour.
+    High,
+}
+
+/// Body of an `alert` event: one revision of an incident.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Alert {
+    /// Stable id of the incident.
+    pub incident: String,
+    /// From 1; grows with the incident.
+    pub revision: u32,
+    /// Rule id.
+    pub rule: &'static str,
+    /// Rule title.
+    pub title: &'static str,
+    /// How bad.
+    pub severity: Severity,
+    /// How sure.
+    pub confidence: Confidence,
+    /// MITRE ATT&CK technique ids.
+    pub attack: &'static [&'static str],
+    /// One sentence for a person.
+    pub summary: String,
+    /// The bytes, sizes and times that show it.
+    pub evidence: Vec<String>,
+    /// Ids of the events behind it.
+    pub events: Vec<Arc<str>>,
+    /// How many times it was seen.
+    pub count: u64,
+    /// First sight.
+    pub first_seen: Timestamp,
+    /// Last sight.
+    pub last_seen: Timestamp,
+    /// `complete`, or what was lost.
+    pub coverage: String,
+}
+
+fn as_string<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
+}

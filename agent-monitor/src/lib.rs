@@ -1,0 +1,4 @@
+//! agent-monitor's user side, a stage a module, in the order a record travels.
+
+pub mod event;
+pub mod protocol;
