@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use aya_build::Toolchain;
 
 /// Name of the binary target of the eBPF crate, and of the object.
-const OBJECT: &str = "agent-monitor";
+const OBJECT: &str = "agent-monitor-ebpf";
 /// An object built elsewhere.
 const PREBUILT: &str = "AGENT_MONITOR_EBPF_OBJECT";
 /// A rustup toolchain that can build for BPF.
@@ -91,7 +91,8 @@ fn aya_build(root: &Path, toolchain: Toolchain<'_>) -> Result<()> {
 
 /// aya-build always adds `-Z build-std` for toolchains that are not its own, so
 /// Debian's compiler, which has a prebuilt core, is called with aya-build's
-/// flags directly. `RUSTC_BOOTSTRAP` lets aya-ebpf alone use unstable features.
+/// flags directly. `RUSTC_BOOTSTRAP` lets aya-ebpf and the eBPF crate alone use unstable features
+/// (inline assembly for BPF).
 fn debian_build(root: &Path, out: &Path) -> Result<()> {
     let target_dir = out.join("ebpf");
     let flags = ["-Cdebuginfo=2", "-Clink-arg=--btf", "-Ctarget-cpu=v3"].join("\x1f");
@@ -101,7 +102,7 @@ fn debian_build(root: &Path, out: &Path) -> Result<()> {
         .args(["--bin", OBJECT, "--target", "bpfel-unknown-none", "--target-dir"])
         .arg(&target_dir)
         .env("RUSTC", "/usr/bin/rustc")
-        .env("RUSTC_BOOTSTRAP", "aya_ebpf")
+        .env("RUSTC_BOOTSTRAP", "aya_ebpf,agent_monitor_ebpf")
         .env("CARGO_ENCODED_RUSTFLAGS", flags)
         .env_remove("RUSTC_WRAPPER")
         .env_remove("RUSTC_WORKSPACE_WRAPPER")

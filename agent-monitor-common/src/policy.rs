@@ -102,8 +102,8 @@ pub struct Settings {
     pub quota: [u64; CLASSES],
     /// Not 0: a new cgroup whose name looks like a container's is watched at birth.
     pub watch_containers: u32,
-    /// Process id of the daemon.
-    pub daemon: u32,
+    /// Padding.
+    pub pad: u32,
 }
 
 /// Offsets of kernel structure members, in bytes, resolved from the running

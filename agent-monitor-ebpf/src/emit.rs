@@ -1,0 +1,109 @@
+//! The way up: quota, reservation, submission, and the count of what was lost.
+
+use agent_monitor_common::event::Header;
+use agent_monitor_common::limits::QUOTA_WINDOW_NS;
+use agent_monitor_common::policy::{AgentState, Class, LossReason};
+use aya_ebpf::maps::RingBuf;
+
+use crate::atomic;
+use crate::maps::{AGENTS, SETTINGS};
+
+/// Adds one to a counter of a map value.
+#[inline(always)]
+fn count(counter: *mut u64) -> u64 {
+    // SAFETY: callers point into a value of AGENTS, which is aligned and stays
+    // valid while the program runs (maps free values after an RCU grace period).
+    unsafe { atomic::fetch_add(counter, 1) }
+}
+
+/// Counts a record of `agent` that is not sent.
+#[inline(always)]
+pub fn lose(agent: u64, class: Class, reason: LossReason) {
+    if let Some(state) = AGENTS.get_ptr_mut(agent) {
+        // SAFETY: a value of AGENTS; see `count`.
+        let counter = unsafe { &raw mut (*state).lost[reason as usize][class as usize] };
+        count(counter);
+    }
+}
+
+/// Takes one from the agent's quota of `class`. The window is opened anew by
+/// whoever first sees that it is over; two CPUs that see it together may both
+/// count into the new one, so the quota holds to within a record per CPU.
+#[inline(always)]
+fn admit(state: *mut AgentState, class: Class, now: u64) -> bool {
+    let class = class as usize;
+    let quota = SETTINGS.load().quota[class];
+    // SAFETY: a value of AGENTS; see `count`.
+    let (window, used) = unsafe { (&raw mut (*state).window[class], &raw mut (*state).used[class]) };
+    // A plain load is enough: the exchange below decides.
+    // SAFETY: as above.
+    let begun = unsafe { window.read_volatile() };
+    if now.wrapping_sub(begun) >= QUOTA_WINDOW_NS {
+        // SAFETY: as above.
+        unsafe {
+            if atomic::compare_exchange(window, begun, now) == begun {
+                atomic::swap(used, 0);
+            }
+        }
+    }
+    count(used) < quota
+}
+
+/// Checks the quota; `false` means that the record is lost and counted.
+#[inline(always)]
+pub fn allowed(agent: u64, class: Class, now: u64) -> bool {
+    let Some(state) = AGENTS.get_ptr_mut(agent) else {
+        return false;
+    };
+    let index = class as usize;
+    if admit(state, class, now) {
+        // SAFETY: a value of AGENTS; see `count`.
+        let emitted = unsafe { &raw mut (*state).emitted[index] };
+        count(emitted);
+        return true;
+    }
+    // SAFETY: as above.
+    let lost = unsafe { &raw mut (*state).lost[LossReason::Quota as usize][index] };
+    count(lost);
+    false
+}
+
+/// Reserves a record in `ring`, lets `fill` write every byte of it, and sends it.
+/// `T` starts with a [`Header`]; `fill` gets the place and says whether to send.
+#[inline(always)]
+pub fn record<T: 'static>(
+    ring: &RingBuf,
+    class: Class,
+    agent: u64,
+    now: u64,
+    fill: impl FnOnce(*mut T) -> bool,
+) {
+    if !allowed(agent, class, now) {
+        return;
+    }
+    let Some(mut entry) = ring.reserve::<T>(0) else {
+        lose(agent, class, LossReason::Ring);
+        return;
+    };
+    if fill(entry.as_mut_ptr()) {
+        entry.submit(0);
+    } else {
+        entry.discard(0);
+        lose(agent, class, LossReason::Kernel);
+    }
+}
+
+/// A header of `kind` for a record of `T`.
+#[inline(always)]
+pub fn header<T>(kind: u32, now: u64, agent: u64) -> Header {
+    Header {
+        kind,
+        len: size_of::<T>() as u32,
+        time: now,
+        agent,
+        cgroup: 0,
+        start: 0,
+        tgid: 0,
+        tid: 0,
+    }
+}

@@ -1,0 +1,110 @@
+//! Every map: what it holds and who writes it.
+
+use agent_monitor_common::event::{EXEC_DATA, Exec, FlowId, WithData};
+use agent_monitor_common::limits::{
+    EVENTS_RING_BYTES, MAX_AGENTS, MAX_NURSERIES, MAX_STEERED_FLOWS, MAX_TASKS, MAX_WATCHED,
+    PAYLOAD_RING_BYTES,
+};
+use agent_monitor_common::policy::{
+    AgentState, FlowControl, Nursery, Offsets, Settings, Watch,
+};
+use aya_ebpf::Global;
+use aya_ebpf::bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{HashMap, PerCpuArray, RingBuf};
+
+use crate::sock::Sock;
+
+/// Offsets of kernel members; written by user space before load.
+#[unsafe(no_mangle)]
+pub static OFFSETS: Global<Offsets> = Global::new(ZERO_OFFSETS);
+
+/// Settings; written by user space before load.
+#[unsafe(no_mangle)]
+pub static SETTINGS: Global<Settings> = Global::new(Settings { quota: [0; 4], watch_containers: 0, pad: 0 });
+
+// SAFETY: Offsets is made of u32 only, for which zero is a value.
+const ZERO_OFFSETS: Offsets = unsafe { core::mem::zeroed() };
+
+/// Life cycle, connects and outcomes. Written here, read by user space.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_RING_BYTES, 0);
+
+/// Heads, bursts and segment sizes. Written here, read by user space.
+#[map]
+pub static PAYLOAD: RingBuf = RingBuf::with_byte_size(PAYLOAD_RING_BYTES, 0);
+
+/// Cgroup id → agent. Written by user space for agents it chose, here for
+/// cgroups born inside them or looking like a container.
+#[map]
+pub static WATCHED: HashMap<u64, Watch> = HashMap::with_max_entries(MAX_WATCHED, BPF_F_NO_PREALLOC);
+
+/// Cgroup id → how agents are born below it. Written by user space, and here
+/// for the levels in between.
+#[map]
+pub static NURSERIES: HashMap<u64, Nursery> =
+    HashMap::with_max_entries(MAX_NURSERIES, BPF_F_NO_PREALLOC);
+
+/// Agent → quotas in use and losses. Made where the agent is; counted here.
+/// Agent 0 is the node: cgroups that lead to agents.
+#[map]
+pub static AGENTS: HashMap<u64, AgentState> =
+    HashMap::with_max_entries(MAX_AGENTS, BPF_F_NO_PREALLOC);
+
+/// Thread-group id → what is remembered of a process of an agent. Written here;
+/// user space adds the processes that were there before.
+#[map]
+pub static TASKS: HashMap<u32, Task> = HashMap::with_max_entries(MAX_TASKS, BPF_F_NO_PREALLOC);
+
+/// Socket cookie → how much of it goes up. Written by user space.
+#[map]
+pub static FLOW_CONTROL: HashMap<u64, FlowControl> =
+    HashMap::with_max_entries(MAX_STEERED_FLOWS, BPF_F_NO_PREALLOC);
+
+/// Where an exec record is put together: its length varies, and a reservation
+/// in the ring has to be of constant size. Only sched_process_exec uses it: the
+/// kernel does not start a tracing program again on a CPU where it runs.
+#[map]
+pub static EXEC_SCRATCH: PerCpuArray<WithData<Exec, EXEC_DATA>> =
+    PerCpuArray::with_max_entries(1, 0);
+
+/// Value of [`TASKS`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Task {
+    /// The agent it belongs to, wherever it is moved.
+    pub agent: u64,
+    /// The cgroup it was last seen in.
+    pub cgroup: u64,
+    /// When it started, nanoseconds since boot.
+    pub start: u64,
+    /// The flow on which data last arrived for a socket it owns.
+    pub last_rx_flow: FlowId,
+    /// When; 0: never.
+    pub last_rx_time: u64,
+}
+
+/// A map definition that aya's wrapper cannot express: `BPF_F_CLONE` gives an
+/// accepted socket a copy of its listener's storage.
+#[repr(C)]
+pub struct SockStorage {
+    r#type: *const [i32; 24],
+    key: *const i32,
+    value: *const Sock,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
+}
+
+// SAFETY: the pointers are never followed; their types are the definition.
+unsafe impl Sync for SockStorage {}
+
+/// Socket → what is known of it. Written here; kept by the kernel as long as the socket.
+#[unsafe(link_section = ".maps")]
+#[unsafe(export_name = "SOCKETS")]
+pub static SOCKETS: SockStorage = SockStorage {
+    r#type: core::ptr::null(),
+    key: core::ptr::null(),
+    value: core::ptr::null(),
+    max_entries: core::ptr::null(),
+    map_flags: core::ptr::null(),
+};

@@ -1,0 +1,46 @@
+//! `sched_process_exit(struct task_struct *p)`, kernel/exit.c (since 6.16 with
+//! a second argument); fires for each thread.
+
+use agent_monitor_common::event::{Exit, kind};
+use agent_monitor_common::policy::Class;
+use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
+use aya_ebpf::programs::BtfTracePointContext;
+
+use crate::emit;
+use crate::maps::{EVENTS, OFFSETS, TASKS};
+use crate::task;
+
+/// Reports and forgets a process whose last thread ends.
+#[inline(always)]
+pub fn exit(_ctx: &BtfTracePointContext) -> i32 {
+    let cgroup = task::current_cgroup();
+    let tgid = task::current_tgid();
+    let Some(agent) = task::current_agent(cgroup, tgid) else {
+        return 0;
+    };
+    let offsets = OFFSETS.load();
+    let current = task::current();
+    let signal: u64 = task::read(current, offsets.task_signal);
+    // do_exit() counts itself off signal->live before this tracepoint.
+    let live: u32 = task::read(signal, offsets.signal_live);
+    if live != 0 {
+        return 0;
+    }
+    let _ = TASKS.remove(tgid);
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    emit::record::<Exit>(&EVENTS, Class::Process, agent, now, |record| {
+        let mut header = emit::header::<Exit>(kind::EXIT, now, agent);
+        header.cgroup = cgroup;
+        header.tgid = tgid;
+        header.tid = aya_ebpf::helpers::bpf_get_current_pid_tgid() as u32;
+        header.start = task::start(current);
+        let group: u32 = task::read(signal, offsets.signal_group_exit_code);
+        let own: u32 = task::read(current, offsets.task_exit_code);
+        let value = Exit { header, status: if group != 0 { group } else { own }, pad: 0 };
+        // SAFETY: the place is a reservation of this type.
+        unsafe { record.write(value) };
+        true
+    });
+    0
+}

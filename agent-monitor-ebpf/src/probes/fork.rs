@@ -1,0 +1,62 @@
+//! `sched_process_fork(struct task_struct *parent, struct task_struct *child)`,
+//! kernel/fork.c, since 2.6; fires for threads too.
+
+use agent_monitor_common::event::{Fork, FlowId, kind};
+use agent_monitor_common::policy::{Class, LossReason};
+use aya_ebpf::helpers::bpf_get_current_uid_gid;
+use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
+use aya_ebpf::programs::BtfTracePointContext;
+
+use crate::emit;
+use crate::maps::{EVENTS, OFFSETS, TASKS, Task};
+use crate::task;
+
+/// Remembers a new process of an agent and reports it.
+#[inline(always)]
+pub fn fork(ctx: &BtfTracePointContext) -> i32 {
+    let child: u64 = ctx.arg::<*const u8>(1) as u64;
+    let offsets = OFFSETS.load();
+    let parent = task::current_tgid();
+    // The child's own cgroup: clone3 with CLONE_INTO_CGROUP puts it elsewhere
+    // than its parent.
+    let cgroup = task::cgroup(child);
+    let Some(agent) = task::current_agent(cgroup, parent) else {
+        return 0;
+    };
+    let tgid: u32 = task::read(child, offsets.task_tgid);
+    let pid: u32 = task::read(child, offsets.task_pid);
+    if pid != tgid {
+        return 0; // a thread
+    }
+    let start: u64 = task::read(child, offsets.task_start);
+    let remembered = Task {
+        agent,
+        cgroup,
+        start,
+        last_rx_flow: FlowId { cookie: 0, generation: 0 },
+        last_rx_time: 0,
+    };
+    if TASKS.insert(tgid, remembered, 0).is_err() {
+        emit::lose(agent, Class::Process, LossReason::Kernel);
+    }
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    emit::record::<Fork>(&EVENTS, Class::Process, agent, now, |record| {
+        let mut header = emit::header::<Fork>(kind::FORK, now, agent);
+        header.cgroup = cgroup;
+        header.tgid = parent;
+        header.tid = aya_ebpf::helpers::bpf_get_current_pid_tgid() as u32;
+        header.start = task::start(task::current());
+        let record_value = Fork {
+            header,
+            child_start: start,
+            child: tgid,
+            uid: bpf_get_current_uid_gid() as u32,
+            comm: task::read(child, offsets.task_comm),
+        };
+        // SAFETY: the place is a reservation of this type.
+        unsafe { record.write(record_value) };
+        true
+    });
+    0
+}

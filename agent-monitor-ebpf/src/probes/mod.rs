@@ -1,0 +1,10 @@
+//! What each hook does, one behaviour a file.
+
+pub mod cgroup;
+pub mod connect;
+pub mod exec;
+pub mod exit;
+pub mod fork;
+pub mod packet;
+pub mod socket;
+pub mod tcp;

@@ -1,0 +1,163 @@
+//! `sock_ops`, net/ipv4/tcp.c and around it, since 4.13: what becomes of a TCP
+//! connection.
+
+use agent_monitor_common::event::{Closed, Endpoint, Established, FlowId, direction, kind};
+use agent_monitor_common::policy::Class;
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::{
+    BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
+    BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
+};
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_boot_ns};
+use aya_ebpf::programs::SockOpsContext;
+
+use crate::emit;
+use crate::maps::EVENTS;
+use crate::probes::packet;
+use crate::sock::{self, ESTABLISHED, Half, Sock};
+
+const AF_INET: u32 = 2;
+/// include/net/tcp_states.h
+const TCP_CLOSE: u32 = 7;
+const TCP_LISTEN: u32 = 10;
+const MAPPED: u32 = 0xffff_0000;
+
+/// Follows the states of an agent's TCP sockets.
+#[inline(always)]
+pub fn state(ctx: &SockOpsContext) {
+    let op = ctx.op();
+    // SAFETY: the hook's context.
+    let sk = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
+    if sk.is_null() {
+        return;
+    }
+    // SAFETY: checked for null.
+    let Some(socket) = (unsafe { sock::get(sk) }) else {
+        return;
+    };
+    match op {
+        // Before the SYN: from here on, changes of state are told.
+        BPF_SOCK_OPS_TCP_CONNECT_CB => {
+            let _ = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
+        }
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => established(ctx, socket, direction::OUT),
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => {
+            let _ = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
+            // SAFETY: the hook's context.
+            let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+            // The storage is a copy of the listener's.
+            socket.begin(FlowId { cookie, generation: 0 });
+            established(ctx, socket, direction::IN);
+        }
+        BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == TCP_CLOSE && ctx.arg(0) != TCP_LISTEN => {
+            closed(ctx, socket, ctx.arg(0));
+        }
+        _ => {}
+    }
+}
+
+#[inline(always)]
+fn established(ctx: &SockOpsContext, socket: &mut Sock, way: u32) {
+    // SAFETY: the hook's context. At this point no data has been taken in:
+    // `rcv_nxt` and `snd_una` are the streams' first bytes
+    // (tcp_finish_connect, tcp_rcv_state_process; net/ipv4/tcp_input.c).
+    let (received, sent) = unsafe { ((*ctx.ops).rcv_nxt, (*ctx.ops).snd_una) };
+    // Data can come with the handshake itself; then the packets were first.
+    if socket.half[direction::IN as usize].known == 0 {
+        socket.half[direction::IN as usize] =
+            Half { base: received, next: received, known: 1, ..Half::NEW };
+    }
+    if socket.half[direction::OUT as usize].known == 0 {
+        socket.half[direction::OUT as usize] =
+            Half { base: sent, next: sent, known: 1, ..Half::NEW };
+    }
+    socket.flags |= ESTABLISHED;
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    emit::record::<Established>(&EVENTS, Class::Network, socket.agent, now, |record| {
+        let value = Established {
+            header: socket.header(kind::ESTABLISHED, size_of::<Established>(), now),
+            flow: socket.flow,
+            local: local(ctx),
+            remote: remote(ctx),
+            direction: way,
+            pad: 0,
+        };
+        // SAFETY: the place is a reservation of this type.
+        unsafe { record.write(value) };
+        true
+    });
+}
+
+#[inline(always)]
+fn closed(ctx: &SockOpsContext, socket: &mut Sock, old_state: u32) {
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    packet::end_burst(socket, now);
+    emit::record::<Closed>(&EVENTS, Class::Network, socket.agent, now, |record| {
+        let value = Closed {
+            header: socket.header(kind::CLOSED, size_of::<Closed>(), now),
+            flow: socket.flow,
+            local: local(ctx),
+            remote: remote(ctx),
+            bytes: [socket.half[0].bytes, socket.half[1].bytes],
+            packets: [socket.half[0].packets, socket.half[1].packets],
+            old_state,
+            pad: 0,
+        };
+        // SAFETY: the place is a reservation of this type.
+        unsafe { record.write(value) };
+        true
+    });
+    socket.flags &= !ESTABLISHED;
+}
+
+#[inline(always)]
+fn local(ctx: &SockOpsContext) -> Endpoint {
+    // SAFETY: the hook's context, a word at a time.
+    let ip = unsafe {
+        if (*ctx.ops).family == AF_INET {
+            [0, 0, MAPPED, (*ctx.ops).local_ip4]
+        } else {
+            words((&raw const (*ctx.ops).local_ip6).cast())
+        }
+    };
+    endpoint(ip, ctx.local_port())
+}
+
+#[inline(always)]
+fn remote(ctx: &SockOpsContext) -> Endpoint {
+    // SAFETY: the hook's context, a word at a time.
+    let ip = unsafe {
+        if (*ctx.ops).family == AF_INET {
+            [0, 0, MAPPED, (*ctx.ops).remote_ip4]
+        } else {
+            words((&raw const (*ctx.ops).remote_ip6).cast())
+        }
+    };
+    // `remote_port` is in network order, `local_port` in host order
+    // (struct bpf_sock_ops, include/uapi/linux/bpf.h).
+    endpoint(ip, u32::from_be(ctx.remote_port()))
+}
+
+/// # Safety
+/// `from` points at four words of the context.
+#[inline(always)]
+unsafe fn words(from: *const u32) -> [u32; 4] {
+    // SAFETY: per this function's contract.
+    unsafe {
+        [
+            from.read_volatile(),
+            from.add(1).read_volatile(),
+            from.add(2).read_volatile(),
+            from.add(3).read_volatile(),
+        ]
+    }
+}
+
+#[inline(always)]
+fn endpoint(ip: [u32; 4], port: u32) -> Endpoint {
+    // SAFETY: sixteen bytes either way.
+    let ip = unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(ip) };
+    Endpoint { ip, port: port & 0xffff, pad: 0 }
+}

@@ -1,0 +1,95 @@
+//! Reading task_struct, by the offsets that user space found in BTF.
+
+use agent_monitor_common::policy::Watch;
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_cgroup_id, bpf_get_current_task, bpf_probe_read_kernel,
+};
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+
+use crate::maps::{OFFSETS, TASKS, Task, WATCHED};
+
+/// A kernel address.
+pub type Address = u64;
+
+/// Reads a `T` at `base + offset` of kernel memory; zero when that faults.
+#[inline(always)]
+pub fn read<T: Copy + Default>(base: Address, offset: u32) -> T {
+    let mut value = T::default();
+    // SAFETY: the destination is a local of the size given; the helper checks
+    // the source and never faults. On failure it zeroes the destination.
+    unsafe {
+        bpf_probe_read_kernel(
+            (&raw mut value).cast(),
+            size_of::<T>() as u32,
+            (base + u64::from(offset)) as *const _,
+        );
+    }
+    value
+}
+
+/// The running task.
+#[inline(always)]
+pub fn current() -> Address {
+    // SAFETY: no arguments, always there.
+    unsafe { bpf_get_current_task() }
+}
+
+/// Thread-group id of the running task.
+#[inline(always)]
+pub fn current_tgid() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+/// Cgroup id of the running task in the default hierarchy.
+#[inline(always)]
+pub fn current_cgroup() -> u64 {
+    // SAFETY: no arguments; there in tracing and cgroup programs since 4.18.
+    unsafe { bpf_get_current_cgroup_id() }
+}
+
+/// When the process of `task` started, nanoseconds since boot.
+#[inline(always)]
+pub fn start(task: Address) -> u64 {
+    let leader: Address = read(task, OFFSETS.load().task_group_leader);
+    read(leader, OFFSETS.load().task_start)
+}
+
+/// Cgroup id of `task` in the default hierarchy.
+#[inline(always)]
+pub fn cgroup(task: Address) -> u64 {
+    let offsets = OFFSETS.load();
+    let set: Address = read(task, offsets.task_cgroups);
+    let cgroup: Address = read(set, offsets.css_set_dfl_cgrp);
+    cgroup_id(cgroup)
+}
+
+/// Id of a `struct cgroup`.
+#[inline(always)]
+pub fn cgroup_id(cgroup: Address) -> u64 {
+    let node: Address = read(cgroup, OFFSETS.load().cgroup_kn);
+    read(node, OFFSETS.load().kernfs_id)
+}
+
+/// The agent that a cgroup belongs to.
+#[inline(always)]
+pub fn agent_of_cgroup(cgroup: u64) -> Option<u64> {
+    // SAFETY: read of a plain integer; a concurrent update gives the old or new.
+    unsafe { WATCHED.get(cgroup) }.map(|watch: &Watch| watch.agent)
+}
+
+/// What is remembered of a process.
+#[inline(always)]
+pub fn remembered(tgid: u32) -> Option<*mut Task> {
+    TASKS.get_ptr_mut(tgid)
+}
+
+/// The agent of the running task: that of its cgroup, or the one it belonged
+/// to before it was moved out.
+#[inline(always)]
+pub fn current_agent(cgroup: u64, tgid: u32) -> Option<u64> {
+    match agent_of_cgroup(cgroup) {
+        Some(agent) => Some(agent),
+        // SAFETY: a value of TASKS, valid while the program runs.
+        None => remembered(tgid).map(|task| unsafe { (*task).agent }),
+    }
+}

@@ -1,0 +1,286 @@
+//! The loaded kernel side: its programs, their attachment, its maps.
+//!
+//! Nothing is pinned, so everything is detached when this is dropped or the
+//! process ends, however it ends.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::Path;
+
+use agent_monitor_common::event::FlowId;
+use agent_monitor_common::policy::{AgentState, FlowControl, Nursery, Offsets, Settings, Watch};
+use anyhow::{Context as _, Result};
+use aya::maps::{HashMap as KernelMap, MapData, RingBuf};
+use aya::programs::links::CgroupAttachMode;
+use aya::programs::{
+    BtfTracePoint, CgroupSkb, CgroupSock, CgroupSockAddr, ProgramError, SockOps,
+};
+use aya::{Btf, Ebpf, EbpfLoader, Pod, include_bytes_aligned};
+
+use super::programs::{Hook, PROGRAMS};
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/agent-monitor-ebpf"));
+
+/// Lines of a verifier's message that are shown: the last ones tell.
+const VERIFIER_LINES: usize = 30;
+
+/// A shared structure that may be a map's value.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Plain<T>(T);
+
+// SAFETY: only instantiated below with the shared structures, which are
+// bytemuck::Pod: no padding, any bytes are a value.
+unsafe impl Pod for Plain<Watch> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<Nursery> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<AgentState> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<FlowControl> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<Offsets> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<Settings> {}
+
+/// The kernel side of a running monitor.
+pub struct Kernel {
+    ebpf: Ebpf,
+    watched: KernelMap<MapData, u64, Plain<Watch>>,
+    nurseries: KernelMap<MapData, u64, Plain<Nursery>>,
+    agents: KernelMap<MapData, u64, Plain<AgentState>>,
+    flow_control: KernelMap<MapData, u64, Plain<FlowControl>>,
+    /// Cgroup programs' links, by attach point: dropped, they detach.
+    attached: HashMap<String, Vec<aya::programs::links::FdLink>>,
+}
+
+impl Kernel {
+    /// Loads every program; nothing is attached yet.
+    ///
+    /// # Errors
+    /// A program or map is refused; the error names it, with the last lines
+    /// of what the verifier said.
+    pub fn load(offsets: Offsets, settings: Settings) -> Result<Self> {
+        let btf = Btf::from_sys_fs()
+            .with_context(|| format!("cannot read the kernel's types in {}", super::offsets::KERNEL_BTF))?;
+        let mut ebpf = EbpfLoader::new()
+            .btf(Some(&btf))
+            .override_global("OFFSETS", &Plain(offsets), true)
+            .override_global("SETTINGS", &Plain(settings), true)
+            .load(OBJECT)
+            .context("the kernel refused agent-monitor's maps; it needs root and Linux 6.1 or newer")?;
+        for program in PROGRAMS {
+            load(&mut ebpf, program.name, program.hook, &btf)?;
+        }
+        Ok(Self {
+            watched: take(&mut ebpf, "WATCHED")?,
+            nurseries: take(&mut ebpf, "NURSERIES")?,
+            agents: take(&mut ebpf, "AGENTS")?,
+            flow_control: take(&mut ebpf, "FLOW_CONTROL")?,
+            attached: HashMap::new(),
+            ebpf,
+        })
+    }
+
+    /// The ring of life-cycle records and the ring of payload, once.
+    ///
+    /// # Errors
+    /// They were taken before.
+    pub fn rings(&mut self) -> Result<(RingBuf<MapData>, RingBuf<MapData>)> {
+        let mut ring = |name| -> Result<_> {
+            let map = self.ebpf.take_map(name).with_context(|| format!("the ring {name} is taken"))?;
+            Ok(RingBuf::try_from(map)?)
+        };
+        Ok((ring("EVENTS")?, ring("PAYLOAD")?))
+    }
+
+    /// Attaches the programs that belong to the node.
+    ///
+    /// # Errors
+    /// The kernel refuses one.
+    pub fn attach_node(&mut self) -> Result<()> {
+        for program in PROGRAMS {
+            if let Hook::Tracepoint(point) = program.hook {
+                let loaded: &mut BtfTracePoint = typed(&mut self.ebpf, program.name)?;
+                loaded
+                    .attach()
+                    .with_context(|| format!("cannot attach {} to {point}", program.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Attaches the network programs to a cgroup and everything below it.
+    /// Attaching twice to one path does nothing.
+    ///
+    /// # Errors
+    /// The cgroup is gone, or the kernel refuses; then nothing stays attached there.
+    pub fn attach_cgroup(&mut self, path: &str, mount: &Path) -> Result<()> {
+        if self.attached.contains_key(path) {
+            return Ok(());
+        }
+        let directory = mount.join(path.trim_start_matches('/'));
+        let cgroup = File::open(&directory)
+            .with_context(|| format!("cannot open the cgroup {}", directory.display()))?;
+        let mut links = Vec::new();
+        for program in PROGRAMS {
+            if let Some(link) = attach(&mut self.ebpf, program.name, program.hook, &cgroup)
+                .with_context(|| format!("cannot attach {} to {}", program.name, directory.display()))?
+            {
+                links.push(link);
+            }
+        }
+        self.attached.insert(path.to_owned(), links);
+        Ok(())
+    }
+
+    /// Detaches the network programs from a cgroup.
+    pub fn detach_cgroup(&mut self, path: &str) {
+        self.attached.remove(path);
+    }
+
+    /// Where network programs are attached.
+    pub fn attach_points(&self) -> impl Iterator<Item = &str> {
+        self.attached.keys().map(String::as_str)
+    }
+
+    /// Watches a cgroup as part of an agent.
+    ///
+    /// # Errors
+    /// The map is full.
+    pub fn watch(&mut self, cgroup: u64, agent: u64, since: u64) -> Result<()> {
+        let full = "too many cgroups are watched at once";
+        if self.agents.get(&agent, 0).is_err() {
+            self.agents.insert(agent, Plain(AgentState::default()), 0).context(full)?;
+        }
+        self.watched.insert(cgroup, Plain(Watch { agent, since }), 0).context(full)
+    }
+
+    /// Stops watching every cgroup of an agent.
+    pub fn forget_agent(&mut self, agent: u64) {
+        let cgroups: Vec<u64> = self
+            .watched
+            .iter()
+            .filter_map(Result::ok)
+            .filter(|(_, watch)| watch.0.agent == agent)
+            .map(|(cgroup, _)| cgroup)
+            .collect();
+        for cgroup in cgroups {
+            // Gone already is as good.
+            let _ = self.watched.remove(&cgroup);
+        }
+        let _ = self.agents.remove(&agent);
+    }
+
+    /// Whether a cgroup is watched, and as part of which agent.
+    pub fn watched(&self, cgroup: u64) -> Option<u64> {
+        self.watched.get(&cgroup, 0).ok().map(|watch| watch.0.agent)
+    }
+
+    /// Has new cgroups below this one reported and watched at birth.
+    ///
+    /// # Errors
+    /// The map is full.
+    pub fn nursery(&mut self, cgroup: u64, depth: u32) -> Result<()> {
+        self.nurseries
+            .insert(cgroup, Plain(Nursery { depth, pad: 0 }), 0)
+            .context("too many places where agents are born")
+    }
+
+    /// No longer a place where agents are born.
+    pub fn forget_nursery(&mut self, cgroup: u64) {
+        let _ = self.nurseries.remove(&cgroup);
+    }
+
+    /// Quotas in use and losses of every agent.
+    pub fn agent_states(&self) -> Vec<(u64, AgentState)> {
+        self.agents.iter().filter_map(Result::ok).map(|(agent, state)| (agent, state.0)).collect()
+    }
+
+    /// Sets how much of a flow goes up.
+    ///
+    /// # Errors
+    /// The map is full.
+    pub fn steer(&mut self, flow: FlowId, control: FlowControl) -> Result<()> {
+        self.flow_control
+            .insert(flow.cookie, Plain(control), 0)
+            .context("too many flows are steered at once")
+    }
+
+    /// The flow is over.
+    pub fn unsteer(&mut self, flow: FlowId) {
+        let _ = self.flow_control.remove(&flow.cookie);
+    }
+}
+
+fn take<V>(ebpf: &mut Ebpf, name: &str) -> Result<KernelMap<MapData, u64, Plain<V>>>
+where
+    Plain<V>: Pod,
+{
+    let map = ebpf.take_map(name).with_context(|| format!("the object has no map {name}"))?;
+    Ok(KernelMap::try_from(map)?)
+}
+
+fn typed<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    let program = ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
+    program.try_into().with_context(|| format!("the program {name} is of another type"))
+}
+
+fn load(ebpf: &mut Ebpf, name: &str, hook: Hook, btf: &Btf) -> Result<()> {
+    let loaded = match hook {
+        Hook::Tracepoint(point) => typed::<BtfTracePoint>(ebpf, name)?.load(point, btf),
+        Hook::SockCreate => typed::<CgroupSock>(ebpf, name)?.load(),
+        Hook::SockAddr => typed::<CgroupSockAddr>(ebpf, name)?.load(),
+        Hook::SockOps => typed::<SockOps>(ebpf, name)?.load(),
+        Hook::Skb(_) => typed::<CgroupSkb>(ebpf, name)?.load(),
+    };
+    loaded.map_err(|error| refused(name, &error))
+}
+
+/// The kernel's refusal, cut to what tells.
+fn refused(name: &str, error: &ProgramError) -> anyhow::Error {
+    if let ProgramError::LoadError { io_error, verifier_log } = error {
+        let log = verifier_log.to_string();
+        let lines: Vec<&str> = log.lines().collect();
+        let tail = &lines[lines.len().saturating_sub(VERIFIER_LINES)..];
+        return anyhow::anyhow!("the kernel refused the program {name}: {io_error}\n{}", tail.join("\n"));
+    }
+    anyhow::anyhow!("the kernel refused the program {name}: {error}")
+}
+
+fn attach(
+    ebpf: &mut Ebpf,
+    name: &str,
+    hook: Hook,
+    cgroup: &File,
+) -> Result<Option<aya::programs::links::FdLink>> {
+    // Links stack whatever the mode; AllowMultiple is refused for them.
+    let mode = CgroupAttachMode::Single;
+    let link = match hook {
+        Hook::Tracepoint(_) => return Ok(None),
+        Hook::SockCreate => {
+            let program = typed::<CgroupSock>(ebpf, name)?;
+            let id = program.attach(cgroup, mode)?;
+            program.take_link(id)?.try_into()?
+        }
+        Hook::SockAddr => {
+            let program = typed::<CgroupSockAddr>(ebpf, name)?;
+            let id = program.attach(cgroup, mode)?;
+            program.take_link(id)?.try_into()?
+        }
+        Hook::SockOps => {
+            let program = typed::<SockOps>(ebpf, name)?;
+            let id = program.attach(cgroup, mode)?;
+            program.take_link(id)?.try_into()?
+        }
+        Hook::Skb(direction) => {
+            let program = typed::<CgroupSkb>(ebpf, name)?;
+            let id = program.attach(cgroup, direction, mode)?;
+            program.take_link(id)?.try_into()?
+        }
+    };
+    Ok(Some(link))
+}
