@@ -1,5 +1,9 @@
 //! agent-monitor's user side, a stage a module, in the order a record travels.
 
 pub mod attach;
+pub mod capture;
+pub mod decode;
+pub mod detect;
 pub mod event;
+pub mod flow;
 pub mod protocol;

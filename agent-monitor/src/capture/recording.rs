@@ -1,0 +1,245 @@
+//! Recordings, format version 1: what the kernel sent, to look at again later.
+//!
+//! ```text
+//! file  = "AGMR" version:u32 frame*
+//! frame = length:u32 crc32:u32 type:u32 payload[length]
+//! ```
+//! Integers are little-endian; the CRC-32 (IEEE 802.3) is over type and
+//! payload. The first frame is a [`About`] as JSON, agents come as JSON when
+//! they are first seen, and the rest are records as the kernel wrote them
+//! (`agent_monitor_common::event`), in order of time.
+
+#![forbid(unsafe_code)]
+
+use std::io::{self, Read, Write};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+const MAGIC: &[u8; 4] = b"AGMR";
+const VERSION: u32 = 1;
+/// No frame is longer: the largest record is below 8 KiB.
+const MAX_FRAME: u32 = 64 << 10;
+
+const ABOUT: u32 = 0;
+const RECORD: u32 = 1;
+const AGENT: u32 = 2;
+
+/// Where and when a recording was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// Node name.
+    pub node: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Nanoseconds from the Unix epoch to boot.
+    pub boot_epoch: u64,
+}
+
+/// An agent in a recording.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedAgent {
+    /// Cgroup id of its topmost cgroup.
+    pub cgroup_id: u64,
+    /// Path below the cgroup2 mount.
+    pub cgroup: String,
+    /// Name.
+    pub name: String,
+}
+
+/// One frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// A record of the kernel's.
+    Record(Bytes),
+    /// An agent that later records belong to.
+    Agent(RecordedAgent),
+}
+
+/// Why a recording cannot be read on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Reading failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Not a recording, or of another version.
+    #[error("this is not a recording of agent-monitor (version {VERSION})")]
+    NotARecording,
+    /// Damage.
+    #[error("the recording is damaged at byte {0}")]
+    Damaged(u64),
+}
+
+/// Writes a recording.
+pub struct Writer<W: Write> {
+    to: W,
+}
+
+impl<W: Write> Writer<W> {
+    /// Begins a recording.
+    ///
+    /// # Errors
+    /// Writing failed.
+    pub fn new(mut to: W, about: &About) -> io::Result<Self> {
+        to.write_all(MAGIC)?;
+        to.write_all(&VERSION.to_le_bytes())?;
+        let mut writer = Self { to };
+        writer.frame(ABOUT, &serde_json::to_vec(about)?)?;
+        Ok(writer)
+    }
+
+    /// Adds a record.
+    ///
+    /// # Errors
+    /// Writing failed.
+    pub fn record(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.frame(RECORD, bytes)
+    }
+
+    /// Adds an agent.
+    ///
+    /// # Errors
+    /// Writing failed.
+    pub fn agent(&mut self, agent: &RecordedAgent) -> io::Result<()> {
+        let json = serde_json::to_vec(agent)?;
+        self.frame(AGENT, &json)
+    }
+
+    /// Writes out what is buffered.
+    ///
+    /// # Errors
+    /// Writing failed.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+
+    fn frame(&mut self, kind: u32, payload: &[u8]) -> io::Result<()> {
+        let length = u32::try_from(payload.len()).map_err(io::Error::other)?;
+        self.to.write_all(&length.to_le_bytes())?;
+        self.to.write_all(&checksum(kind, payload).to_le_bytes())?;
+        self.to.write_all(&kind.to_le_bytes())?;
+        self.to.write_all(payload)
+    }
+}
+
+/// Reads a recording, frame by frame.
+pub struct Reader<R: Read> {
+    from: R,
+    at: u64,
+    /// Where and when it was made.
+    pub about: About,
+}
+
+impl<R: Read> Reader<R> {
+    /// Opens a recording.
+    ///
+    /// # Errors
+    /// It is none, or damaged.
+    pub fn new(mut from: R) -> Result<Self, Error> {
+        let mut start = [0; 8];
+        from.read_exact(&mut start).map_err(|_| Error::NotARecording)?;
+        if start[..4] != *MAGIC || start[4..] != VERSION.to_le_bytes() {
+            return Err(Error::NotARecording);
+        }
+        let mut at = 8;
+        let Some((ABOUT, payload)) = frame(&mut from, &mut at)? else {
+            return Err(Error::Damaged(8));
+        };
+        let about = serde_json::from_slice(&payload).map_err(|_| Error::Damaged(8))?;
+        Ok(Self { from, at, about })
+    }
+}
+
+impl<R: Read> Iterator for Reader<R> {
+    type Item = Result<Frame, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let begin = self.at;
+        let (kind, payload) = match frame(&mut self.from, &mut self.at) {
+            Ok(frame) => frame?,
+            Err(error) => return Some(Err(error)),
+        };
+        Some(match kind {
+            RECORD => Ok(Frame::Record(payload)),
+            AGENT => serde_json::from_slice(&payload)
+                .map(Frame::Agent)
+                .map_err(|_| Error::Damaged(begin)),
+            _ => Err(Error::Damaged(begin)),
+        })
+    }
+}
+
+/// Reads one frame; nothing at the end of the file.
+fn frame(from: &mut impl Read, at: &mut u64) -> Result<Option<(u32, Bytes)>, Error> {
+    let begin = *at;
+    let mut head = [0; 12];
+    match from.read(&mut head[..1])? {
+        0 => return Ok(None),
+        _ => from.read_exact(&mut head[1..]).map_err(|_| Error::Damaged(begin))?,
+    }
+    let word = |n: usize| u32::from_le_bytes([head[n], head[n + 1], head[n + 2], head[n + 3]]);
+    let (length, crc, kind) = (word(0), word(4), word(8));
+    if length > MAX_FRAME {
+        return Err(Error::Damaged(begin));
+    }
+    let mut payload = vec![0; length as usize];
+    from.read_exact(&mut payload).map_err(|_| Error::Damaged(begin))?;
+    if checksum(kind, &payload) != crc {
+        return Err(Error::Damaged(begin));
+    }
+    *at += 12 + u64::from(length);
+    Ok(Some((kind, payload.into())))
+}
+
+fn checksum(kind: u32, payload: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&kind.to_le_bytes());
+    crc.update(payload);
+    crc.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recording() -> Vec<u8> {
+        let about = About { node: "n".into(), kernel: "6.1".into(), boot_epoch: 5 };
+        let agent = RecordedAgent { cgroup_id: 7, cgroup: "/a".into(), name: "a".into() };
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes, &about).expect("a Vec takes all");
+        writer.agent(&agent).expect("a Vec takes all");
+        writer.record(b"one").expect("a Vec takes all");
+        writer.record(b"two").expect("a Vec takes all");
+        writer.finish().expect("a Vec takes all");
+        bytes
+    }
+
+    #[test]
+    fn reads_back_what_was_written() {
+        let bytes = recording();
+        let reader = Reader::new(&bytes[..]).expect("it is a recording");
+        assert_eq!(reader.about.boot_epoch, 5);
+        let frames: Vec<Frame> = reader.map(|frame| frame.expect("it is whole")).collect();
+        assert_eq!(frames.len(), 3);
+        assert_eq!(frames[2], Frame::Record(Bytes::from_static(b"two")));
+    }
+
+    #[test]
+    fn reports_damage_wherever_a_byte_is_changed() {
+        let whole = recording();
+        for place in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[place] ^= 0x41;
+            let outcome = Reader::new(&bytes[..]).map(|reader| reader.collect::<Result<Vec<_>, _>>());
+            assert!(!matches!(outcome, Ok(Ok(_))), "a changed byte {place} went unnoticed");
+        }
+    }
+
+    #[test]
+    fn gives_whole_frames_before_a_cut() {
+        let whole = recording();
+        let frames: Vec<_> =
+            Reader::new(&whole[..whole.len() - 1]).expect("the start is there").collect();
+        assert!(matches!(frames[..], [Ok(_), Ok(_), Err(Error::Damaged(_))]));
+    }
+}

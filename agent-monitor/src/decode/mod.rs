@@ -1,0 +1,435 @@
+//! Bytes from the kernel → [`Record`]. Total: any input gives a record or an
+//! error that is counted; no length is trusted.
+
+#![forbid(unsafe_code)]
+
+mod text;
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use agent_monitor_common::event as wire;
+use agent_monitor_common::event::{FlowId, Header, cgroup_action, direction, kind};
+use agent_monitor_common::limits::{BURST_BYTES, CHUNK_LARGE, PATH_CAP};
+use bytemuck::Pod;
+use bytes::Bytes;
+
+use crate::event::Address;
+
+/// A record, with lengths checked and text made valid.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// Nanoseconds since boot.
+    pub time: u64,
+    /// Agent: cgroup id of its topmost cgroup; 0 is the node.
+    pub agent: u64,
+    /// Cgroup of the process, or of the socket's owner.
+    pub cgroup: u64,
+    /// The process: for payload, the socket's owner.
+    pub process: ProcessKey,
+    /// What happened.
+    pub body: Body,
+}
+
+/// A process: ids are reused, ids with a start are not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProcessKey {
+    /// Thread-group id; 0 when not known.
+    pub pid: u32,
+    /// Start, nanoseconds since boot; 0 when not known.
+    pub start: u64,
+}
+
+/// What a record says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    /// A process forked.
+    Fork {
+        /// The new process.
+        child: ProcessKey,
+        /// Real user id.
+        uid: u32,
+        /// Name.
+        comm: String,
+    },
+    /// A program was started.
+    Exec(Box<Exec>),
+    /// A process ended.
+    Exit {
+        /// Wait status.
+        status: u32,
+    },
+    /// A cgroup was made, removed or entered.
+    Cgroup {
+        /// Which of the three.
+        action: CgroupAction,
+        /// Its id.
+        id: u64,
+        /// Its parent's id.
+        parent: u64,
+        /// Its path.
+        path: String,
+    },
+    /// connect() was called.
+    Connect(Connect),
+    /// A datagram went to a new peer.
+    Send(Connect),
+    /// A TCP connection is established.
+    Established {
+        /// The flow.
+        flow: FlowId,
+        /// This end.
+        local: Address,
+        /// The other end.
+        remote: Address,
+        /// Whether this end connected.
+        outbound: bool,
+    },
+    /// A TCP connection, or an attempt, is over.
+    Closed {
+        /// The flow.
+        flow: FlowId,
+        /// This end.
+        local: Address,
+        /// The other end.
+        remote: Address,
+        /// Payload bytes out and in.
+        bytes: [u64; 2],
+        /// Segments with payload out and in.
+        packets: [u64; 2],
+        /// It was never established.
+        failed: bool,
+    },
+    /// Bytes from the head of a flow.
+    Head(Head),
+    /// Segments with no long quiet between them.
+    Burst(Burst),
+    /// The size of one segment.
+    Segment {
+        /// The flow.
+        flow: FlowId,
+        /// Direction.
+        way: Way,
+        /// Place in the stream.
+        offset: u32,
+        /// Payload bytes.
+        bytes: u32,
+    },
+}
+
+/// See [`wire::Exec`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Exec {
+    /// The parent.
+    pub parent: ProcessKey,
+    /// Real user id.
+    pub uid: u32,
+    /// Name.
+    pub comm: String,
+    /// As given to execve().
+    pub filename: String,
+    /// Path of the executable.
+    pub exe: String,
+    /// Arguments.
+    pub argv: Vec<String>,
+    /// argv was longer.
+    pub argv_truncated: bool,
+    /// Inode of the executable.
+    pub inode: u64,
+    /// Device of the executable.
+    pub device: u32,
+    /// Links to it.
+    pub links: u32,
+    /// Bit n: file descriptor n is a socket.
+    pub stdio_sockets: u32,
+}
+
+/// What happened to a cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CgroupAction {
+    /// Made.
+    Created,
+    /// Removed.
+    Removed,
+    /// A process moved in.
+    Entered,
+}
+
+/// See [`wire::Connect`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Connect {
+    /// The flow.
+    pub flow: FlowId,
+    /// Where to.
+    pub remote: Address,
+    /// `IPPROTO_*`.
+    pub protocol: u32,
+    /// The flow on which data last arrived for this process, and when.
+    pub last_rx: Option<(FlowId, u64)>,
+}
+
+/// Direction, seen from the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// From the agent.
+    Out,
+    /// To the agent.
+    In,
+}
+
+/// See [`wire::Head`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Head {
+    /// The flow.
+    pub flow: FlowId,
+    /// This end.
+    pub local: Address,
+    /// The other end.
+    pub remote: Address,
+    /// Direction.
+    pub way: Way,
+    /// `IPPROTO_*`.
+    pub protocol: u32,
+    /// Place in the stream.
+    pub offset: u32,
+    /// Payload bytes of the segment from `offset` on.
+    pub segment_left: u32,
+    /// [`wire::HEAD_OF_LISTENER`], [`wire::HEAD_TAKEN_OVER`].
+    pub flags: u32,
+    /// Payload.
+    pub data: Bytes,
+}
+
+/// See [`wire::Burst`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Burst {
+    /// The flow.
+    pub flow: FlowId,
+    /// Direction.
+    pub way: Way,
+    /// Time of the first segment.
+    pub first: u64,
+    /// Time of the last segment.
+    pub last: u64,
+    /// New payload bytes.
+    pub bytes: u64,
+    /// Place of the first in the stream.
+    pub offset: u64,
+    /// Segments.
+    pub packets: u32,
+    /// First bytes.
+    pub data: Bytes,
+}
+
+/// Why bytes are no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Shorter than its kind's fixed part, or than it says.
+    #[error("the record is cut short")]
+    Short,
+    /// Longer than its kind can be, or lengths inside do not add up.
+    #[error("the record's lengths contradict each other")]
+    Length,
+    /// No such kind, direction or action.
+    #[error("the record is of an unknown kind")]
+    Unknown,
+}
+
+/// Reads the header of a record: enough to order and attribute it.
+///
+/// # Errors
+/// Too short.
+pub fn header(bytes: &[u8]) -> Result<Header, Error> {
+    fixed::<Header>(bytes).map(|(header, _)| header)
+}
+
+/// Reads a record.
+///
+/// # Errors
+/// See [`Error`].
+pub fn record(bytes: &Bytes) -> Result<Record, Error> {
+    let header = header(bytes)?;
+    // A ring entry may be longer than what was written into it, never shorter.
+    let len = usize::try_from(header.len).map_err(|_| Error::Length)?;
+    if len > bytes.len() {
+        return Err(Error::Short);
+    }
+    let bytes = bytes.slice(..len);
+    let body = match header.kind {
+        kind::FORK => fork(&bytes)?,
+        kind::EXEC => exec(&bytes)?,
+        kind::EXIT => Body::Exit { status: fixed::<wire::Exit>(&bytes)?.0.status },
+        kind::CGROUP => cgroup(&bytes)?,
+        kind::CONNECT => Body::Connect(connect(&bytes)?),
+        kind::SEND => Body::Send(connect(&bytes)?),
+        kind::ESTABLISHED => established(&bytes)?,
+        kind::CLOSED => closed(&bytes)?,
+        kind::HEAD => head(&bytes)?,
+        kind::BURST => burst(&bytes)?,
+        kind::SEGMENT => {
+            let (segment, _) = fixed::<wire::Segment>(&bytes)?;
+            Body::Segment {
+                flow: segment.flow,
+                way: way(segment.direction)?,
+                offset: segment.offset,
+                bytes: segment.bytes,
+            }
+        }
+        _ => return Err(Error::Unknown),
+    };
+    Ok(Record {
+        time: header.time,
+        agent: header.agent,
+        cgroup: header.cgroup,
+        process: ProcessKey { pid: header.tgid, start: header.start },
+        body,
+    })
+}
+
+fn fixed<T: Pod>(bytes: &[u8]) -> Result<(T, &[u8]), Error> {
+    let (front, rest) = bytes.split_at_checked(size_of::<T>()).ok_or(Error::Short)?;
+    Ok((bytemuck::pod_read_unaligned(front), rest))
+}
+
+fn size(length: u32) -> Result<usize, Error> {
+    usize::try_from(length).map_err(|_| Error::Length)
+}
+
+fn address(endpoint: wire::Endpoint) -> Result<Address, Error> {
+    let ip = IpAddr::V6(Ipv6Addr::from(endpoint.ip)).to_canonical();
+    let port = u16::try_from(endpoint.port).map_err(|_| Error::Length)?;
+    Ok(Address { ip, port })
+}
+
+fn way(value: u32) -> Result<Way, Error> {
+    match value {
+        direction::OUT => Ok(Way::Out),
+        direction::IN => Ok(Way::In),
+        _ => Err(Error::Unknown),
+    }
+}
+
+fn fork(bytes: &[u8]) -> Result<Body, Error> {
+    let (fork, _) = fixed::<wire::Fork>(bytes)?;
+    Ok(Body::Fork {
+        child: ProcessKey { pid: fork.child, start: fork.child_start },
+        uid: fork.uid,
+        comm: text::until_nul(&fork.comm),
+    })
+}
+
+fn exec(bytes: &[u8]) -> Result<Body, Error> {
+    let (exec, rest) = fixed::<wire::Exec>(bytes)?;
+    let (filename, rest) = rest.split_at_checked(size(exec.filename_len)?).ok_or(Error::Length)?;
+    let (exe, rest) = rest.split_at_checked(size(exec.exe_len)?).ok_or(Error::Length)?;
+    let argv = rest.get(..size(exec.argv_len)?).ok_or(Error::Length)?;
+    Ok(Body::Exec(Box::new(Exec {
+        parent: ProcessKey { pid: exec.ppid, start: exec.parent_start },
+        uid: exec.uid,
+        comm: text::until_nul(&exec.comm),
+        filename: text::until_nul(filename),
+        exe: text::path_from_leaf(exe),
+        argv: text::arguments(argv),
+        argv_truncated: exec.argv_total > exec.argv_len,
+        inode: exec.inode,
+        device: exec.device,
+        links: exec.links,
+        stdio_sockets: exec.stdio_sockets,
+    })))
+}
+
+fn cgroup(bytes: &[u8]) -> Result<Body, Error> {
+    let (cgroup, rest) = fixed::<wire::Cgroup>(bytes)?;
+    let len = size(cgroup.path_len)?;
+    if len > PATH_CAP {
+        return Err(Error::Length);
+    }
+    let action = match cgroup.action {
+        cgroup_action::MKDIR => CgroupAction::Created,
+        cgroup_action::RMDIR => CgroupAction::Removed,
+        cgroup_action::ATTACH => CgroupAction::Entered,
+        _ => return Err(Error::Unknown),
+    };
+    Ok(Body::Cgroup {
+        action,
+        id: cgroup.id,
+        parent: cgroup.parent,
+        path: text::until_nul(rest.get(..len).ok_or(Error::Length)?),
+    })
+}
+
+fn connect(bytes: &[u8]) -> Result<Connect, Error> {
+    let (connect, _) = fixed::<wire::Connect>(bytes)?;
+    Ok(Connect {
+        flow: connect.flow,
+        remote: address(connect.remote)?,
+        protocol: connect.protocol,
+        last_rx: (connect.last_rx_time != 0)
+            .then_some((connect.last_rx_flow, connect.last_rx_time)),
+    })
+}
+
+fn established(bytes: &[u8]) -> Result<Body, Error> {
+    let (established, _) = fixed::<wire::Established>(bytes)?;
+    Ok(Body::Established {
+        flow: established.flow,
+        local: address(established.local)?,
+        remote: address(established.remote)?,
+        outbound: way(established.direction)? == Way::Out,
+    })
+}
+
+fn closed(bytes: &[u8]) -> Result<Body, Error> {
+    /// include/net/tcp_states.h: handshakes under way.
+    const TCP_SYN_SENT: u32 = 2;
+    const TCP_SYN_RECV: u32 = 3;
+    let (closed, _) = fixed::<wire::Closed>(bytes)?;
+    Ok(Body::Closed {
+        flow: closed.flow,
+        local: address(closed.local)?,
+        remote: address(closed.remote)?,
+        bytes: closed.bytes,
+        packets: closed.packets,
+        failed: matches!(closed.old_state, TCP_SYN_SENT | TCP_SYN_RECV),
+    })
+}
+
+fn head(bytes: &Bytes) -> Result<Body, Error> {
+    let (head, rest) = fixed::<wire::Head>(bytes)?;
+    let len = size(head.data_len)?;
+    if len > CHUNK_LARGE || len > rest.len() || head.data_len > head.segment_left {
+        return Err(Error::Length);
+    }
+    let from = size_of::<wire::Head>();
+    Ok(Body::Head(Head {
+        flow: head.flow,
+        local: address(head.local)?,
+        remote: address(head.remote)?,
+        way: way(head.direction)?,
+        protocol: head.protocol,
+        offset: head.offset,
+        segment_left: head.segment_left,
+        flags: head.flags,
+        data: bytes.slice(from..from + len),
+    }))
+}
+
+fn burst(bytes: &Bytes) -> Result<Body, Error> {
+    let (burst, _) = fixed::<wire::Burst>(bytes)?;
+    let len = size(burst.data_len)?;
+    if len > BURST_BYTES {
+        return Err(Error::Length);
+    }
+    Ok(Body::Burst(Burst {
+        flow: burst.flow,
+        way: way(burst.direction)?,
+        first: burst.first,
+        last: burst.last,
+        bytes: burst.bytes,
+        offset: burst.offset,
+        packets: burst.packets,
+        data: Bytes::copy_from_slice(&burst.data[..len]),
+    }))
+}
+
+#[cfg(test)]
+mod tests;

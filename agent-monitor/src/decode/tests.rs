@@ -1,0 +1,127 @@
+use super::*;
+use proptest::prelude::*;
+
+/// One record of every kind, filled with bytes that are not zero.
+fn samples() -> Vec<Vec<u8>> {
+    fn bytes<T: Pod>(kind: u32, set: impl Fn(&mut T), rest: &[u8]) -> Vec<u8> {
+        let mut value: T = bytemuck::Zeroable::zeroed();
+        set(&mut value);
+        let mut bytes = bytemuck::bytes_of(&value).to_vec();
+        bytes.extend_from_slice(rest);
+        let header = Header {
+            kind,
+            len: u32::try_from(bytes.len()).expect("samples are small"),
+            time: 7,
+            agent: 8,
+            cgroup: 9,
+            start: 10,
+            tgid: 11,
+            tid: 12,
+        };
+        bytes[..size_of::<Header>()].copy_from_slice(bytemuck::bytes_of(&header));
+        bytes
+    }
+    let ip = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 203, 0, 113, 5];
+    let remote = wire::Endpoint { ip, port: 22, pad: 0 };
+    vec![
+        bytes::<wire::Fork>(kind::FORK, |fork| fork.comm[..2].copy_from_slice(b"sh"), &[]),
+        bytes::<wire::Exec>(
+            kind::EXEC,
+            |exec| {
+                exec.filename_len = 4;
+                exec.exe_len = 8;
+                exec.argv_len = 9;
+                exec.argv_total = 9;
+            },
+            b"ssh\0ssh\0bin\0ssh\0-N\0-R",
+        ),
+        bytes::<wire::Exit>(kind::EXIT, |exit| exit.status = 9, &[]),
+        bytes::<wire::Cgroup>(
+            kind::CGROUP,
+            |cgroup| {
+                cgroup.action = cgroup_action::MKDIR;
+                cgroup.path_len = 3;
+            },
+            b"/ab",
+        ),
+        bytes::<wire::Connect>(kind::CONNECT, |connect| connect.remote = remote, &[]),
+        bytes::<wire::Connect>(kind::SEND, |connect| connect.last_rx_time = 5, &[]),
+        bytes::<wire::Established>(kind::ESTABLISHED, |e| e.remote = remote, &[]),
+        bytes::<wire::Closed>(kind::CLOSED, |closed| closed.old_state = 2, &[]),
+        bytes::<wire::Head>(
+            kind::HEAD,
+            |head| {
+                head.data_len = 4;
+                head.segment_left = 10;
+                head.remote = remote;
+            },
+            b"SSH-",
+        ),
+        bytes::<wire::Burst>(kind::BURST, |burst| burst.data_len = 64, &[]),
+        bytes::<wire::Segment>(kind::SEGMENT, |segment| segment.bytes = 44, &[]),
+    ]
+}
+
+#[test]
+fn reads_every_kind() {
+    for sample in samples() {
+        let record = record(&Bytes::from(sample)).expect("samples are whole");
+        assert_eq!((record.time, record.agent, record.cgroup), (7, 8, 9));
+        assert_eq!(record.process, ProcessKey { pid: 11, start: 10 });
+    }
+}
+
+#[test]
+fn reads_an_exec_with_path_and_arguments_in_order() {
+    let record = record(&Bytes::from(samples().swap_remove(1))).expect("the sample is whole");
+    let Body::Exec(exec) = record.body else { panic!("not an exec: {record:?}") };
+    assert_eq!(exec.filename, "ssh");
+    assert_eq!(exec.exe, "/bin/ssh");
+    assert_eq!(exec.argv, ["ssh", "-N", "-R"]);
+    assert!(!exec.argv_truncated);
+}
+
+#[test]
+fn shows_v4_mapped_addresses_as_v4() {
+    let record = record(&Bytes::from(samples().swap_remove(4))).expect("the sample is whole");
+    let Body::Connect(connect) = record.body else { panic!("not a connect: {record:?}") };
+    assert_eq!(connect.remote.to_string(), "203.0.113.5:22");
+}
+
+#[test]
+fn refuses_every_proper_prefix() {
+    for sample in samples() {
+        let whole = Bytes::from(sample);
+        for end in 0..whole.len() {
+            assert!(record(&whole.slice(..end)).is_err(), "a prefix of {end} bytes was read");
+        }
+    }
+}
+
+#[test]
+fn takes_a_ring_entry_that_is_longer_than_its_record() {
+    for mut sample in samples() {
+        sample.extend_from_slice(&[0xaa; 40]);
+        assert!(record(&Bytes::from(sample)).is_ok());
+    }
+}
+
+proptest! {
+    #[test]
+    fn never_panics_on_mutated_records(
+        which in 0..11usize,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..16),
+    ) {
+        let mut bytes = samples().swap_remove(which);
+        for (place, value) in changes {
+            let place = place.index(bytes.len());
+            bytes[place] = value;
+        }
+        let _ = record(&Bytes::from(bytes));
+    }
+
+    #[test]
+    fn never_panics_on_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let _ = record(&Bytes::from(bytes));
+    }
+}

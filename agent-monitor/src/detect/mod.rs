@@ -1,0 +1,3 @@
+//! Behaviour over time.
+
+pub mod relay;

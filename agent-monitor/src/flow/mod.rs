@@ -1,0 +1,105 @@
+//! Flows: who talks to whom, how much, in what protocol.
+//!
+//! A flow is (cookie, generation). It may begin with any record: data before
+//! its connect, or in the middle of its life. What the kernel sends of its
+//! bytes is put in order and fed to the protocol parsers.
+
+pub mod address;
+pub mod stream;
+pub mod table;
+
+use agent_monitor_common::event::FlowId;
+
+use crate::decode::{Burst, ProcessKey};
+use crate::event::{Address, Direction, Transport};
+use crate::protocol::{Fact, Side};
+
+pub use table::{Steering, Table};
+
+/// One flow, as known so far.
+#[derive(Debug)]
+pub struct Flow {
+    /// Which.
+    pub id: FlowId,
+    /// The agent it belongs to.
+    pub agent: u64,
+    /// Who made the socket; for an accepted flow, who made the listener.
+    pub owner: ProcessKey,
+    /// Who called connect().
+    pub connector: Option<ProcessKey>,
+    /// The flow on which data last arrived for the connector, and when.
+    pub cause: Option<(FlowId, u64)>,
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// Who began it, if known.
+    pub direction: Option<Direction>,
+    /// This end.
+    pub local: Option<Address>,
+    /// The other end.
+    pub remote: Option<Address>,
+    /// Nanoseconds since boot of the first record about it.
+    pub begun: u64,
+    /// Nanoseconds since boot of the handshake's end.
+    pub established: Option<u64>,
+    /// Its protocol, once a parser has found it.
+    pub protocol: Option<&'static str>,
+    /// Payload bytes out and in, as of the last burst or the end.
+    pub bytes: [u64; 2],
+    /// Segments with payload out and in.
+    pub packets: [u64; 2],
+    /// The other end's flow, when that is an agent's on this node too.
+    pub peer: Option<FlowId>,
+}
+
+impl Flow {
+    /// Whether the other end is this machine or a private network.
+    pub fn is_inside(&self) -> bool {
+        match (self.remote, self.local) {
+            (Some(remote), local) => {
+                address::is_inside(remote.ip) || local.is_some_and(|local| local.ip == remote.ip)
+            }
+            (None, _) => false,
+        }
+    }
+
+    /// Whether the agent began it; an unknown direction is guessed from the
+    /// ports: servers have the lower one.
+    pub fn is_outbound(&self) -> bool {
+        match (self.direction, self.local, self.remote) {
+            (Some(direction), _, _) => direction == Direction::Outbound,
+            (None, Some(local), Some(remote)) => remote.port <= local.port,
+            (None, ..) => true,
+        }
+    }
+
+    /// The agent's end, in terms of who began the flow.
+    pub fn agent_side(&self) -> Side {
+        if self.is_outbound() { Side::Initiator } else { Side::Responder }
+    }
+}
+
+/// What a record changed.
+#[derive(Debug)]
+pub enum Change {
+    /// connect() was called.
+    Attempted,
+    /// A datagram went to a new peer.
+    Sent,
+    /// The handshake is complete.
+    Opened,
+    /// A parser found its protocol.
+    Identified,
+    /// A parser noticed something.
+    Fact(Fact),
+    /// A burst ended.
+    Burst(Burst),
+    /// It never was established.
+    Failed,
+    /// It is over.
+    Closed,
+}
+
+/// A flow's id as text.
+pub fn id_text(id: FlowId) -> String {
+    format!("{:x}-{}", id.cookie, id.generation)
+}
