@@ -4,6 +4,7 @@ pub mod attach;
 pub mod capture;
 pub mod decode;
 pub mod detect;
+pub mod enrich;
 pub mod event;
 pub mod flow;
 pub mod protocol;

@@ -1,0 +1,11 @@
+//! Who did it: agents by their cgroup, containers by their runtime, processes
+//! with their ancestors.
+
+pub mod birthplace;
+pub mod cgroup_path;
+pub mod cgroupfs;
+pub mod lookups;
+pub mod process;
+pub mod procfs;
+pub mod runtime;
+pub mod selector;

@@ -1,0 +1,189 @@
+//! A process as /proc shows it: for those that started before anyone watched.
+
+#![forbid(unsafe_code)]
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use agent_monitor_common::limits::ARGV_CAP;
+
+/// Most bytes that are read of `stat` and `status`: both are below 4 KiB.
+const FILE_CAP: u64 = 16 << 10;
+
+/// A process, alive when it was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProcInfo {
+    /// Clock ticks since boot.
+    pub start: u64,
+    /// Parent's id; 0 for none.
+    pub ppid: u32,
+    /// Real user id.
+    pub uid: Option<u32>,
+    /// Name.
+    pub comm: String,
+    /// Path of the executable; kernel threads have none.
+    pub exe: Option<String>,
+    /// Arguments, cut at [`ARGV_CAP`] bytes.
+    pub argv: Vec<String>,
+}
+
+/// A proc file system of the host's pid namespace.
+#[derive(Clone, Debug)]
+pub struct Procfs {
+    root: PathBuf,
+}
+
+impl Default for Procfs {
+    fn default() -> Self {
+        Self {
+            root: PathBuf::from("/proc"),
+        }
+    }
+}
+
+impl Procfs {
+    /// One mounted elsewhere.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Reads a process; `None` when there is none, or when another took its id
+    /// while it was read.
+    pub fn read(&self, pid: u32) -> Option<ProcInfo> {
+        let dir = self.root.join(pid.to_string());
+        let stat = Stat::read(&dir)?;
+        let status = read_capped(&dir.join("status"), FILE_CAP).unwrap_or_default();
+        let exe = fs::read_link(dir.join("exe")).ok();
+        let cmdline = read_capped(&dir.join("cmdline"), ARGV_CAP as u64).unwrap_or_default();
+        if Stat::read(&dir)?.start != stat.start {
+            return None;
+        }
+        Some(ProcInfo {
+            start: stat.start,
+            ppid: stat.ppid,
+            uid: real_uid(&status),
+            comm: stat.comm,
+            exe: exe.map(|path| path.to_string_lossy().into_owned()),
+            argv: split_argv(&cmdline),
+        })
+    }
+}
+
+/// Arguments as they lie in memory: each ends with a NUL, the last perhaps not.
+pub fn split_argv(bytes: &[u8]) -> Vec<String> {
+    if bytes.is_empty() {
+        return Vec::new();
+    }
+    let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+    bytes
+        .split(|&byte| byte == 0)
+        .map(|argument| String::from_utf8_lossy(argument).into_owned())
+        .collect()
+}
+
+struct Stat {
+    comm: String,
+    ppid: u32,
+    start: u64,
+}
+
+impl Stat {
+    /// proc_pid_stat(5): `pid (comm) state ppid …`, the start is the 22nd field.
+    fn read(dir: &Path) -> Option<Self> {
+        let bytes = read_capped(&dir.join("stat"), FILE_CAP)?;
+        // The name may hold parentheses and line ends; after it come only numbers.
+        let open = bytes.iter().position(|&byte| byte == b'(')?;
+        let close = bytes.iter().rposition(|&byte| byte == b')')?;
+        let comm = String::from_utf8_lossy(bytes.get(open + 1..close)?).into_owned();
+        let rest = std::str::from_utf8(&bytes[close + 1..]).ok()?;
+        // The first field after the name is the third.
+        let mut fields = rest.split_ascii_whitespace();
+        let ppid = fields.nth(4 - 3)?.parse().ok()?;
+        let start = fields.nth(22 - 5)?.parse().ok()?;
+        Some(Self { comm, ppid, start })
+    }
+}
+
+fn real_uid(status: &[u8]) -> Option<u32> {
+    // The kernel escapes line ends in the name above it.
+    let line = status
+        .split(|&byte| byte == b'\n')
+        .find_map(|line| line.strip_prefix(b"Uid:"))?;
+    std::str::from_utf8(line)
+        .ok()?
+        .split_ascii_whitespace()
+        .next()?
+        .parse()
+        .ok()
+}
+
+fn read_capped(path: &Path, cap: u64) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .ok()?
+        .take(cap)
+        .read_to_end(&mut bytes)
+        .ok()?;
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_this_very_process() {
+        let info = Procfs::default()
+            .read(std::process::id())
+            .expect("this process");
+        assert_eq!(info.ppid, std::os::unix::process::parent_id());
+        assert_eq!(info.uid, Some(rustix::process::getuid().as_raw()));
+        let exe = std::env::current_exe().expect("a path");
+        assert_eq!(info.exe.as_deref(), exe.to_str());
+        assert_eq!(info.argv, std::env::args().collect::<Vec<_>>());
+        assert!(info.start > 0);
+    }
+
+    #[test]
+    fn a_name_made_to_look_like_fields_is_still_a_name() {
+        let root = tempfile::tempdir().expect("a directory");
+        let dir = root.path().join("7");
+        fs::create_dir(&dir).expect("a directory");
+        let fields = "R 5 7 7 0 -1 0 0 0 0 0 1 2 3 4 20 0 1 0 4242 0 0";
+        fs::write(dir.join("stat"), format!("7 (a) S 1\n(b) {fields}\n")).expect("a file");
+        let info = Procfs::at(root.path()).read(7).expect("a process");
+        assert_eq!(
+            (info.comm.as_str(), info.ppid, info.start),
+            ("a) S 1\n(b", 5, 4242)
+        );
+        assert_eq!((info.uid, info.exe, info.argv.len()), (None, None, 0));
+    }
+
+    #[test]
+    fn a_process_that_is_gone_or_unreadable_is_none() {
+        let root = tempfile::tempdir().expect("a directory");
+        let procfs = Procfs::at(root.path());
+        assert_eq!(procfs.read(7), None);
+        fs::create_dir(root.path().join("7")).expect("a directory");
+        for stat in [
+            "",
+            "7",
+            "7 )x(",
+            "7 (x) R",
+            "7 (x) R y 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9",
+        ] {
+            fs::write(root.path().join("7/stat"), stat).expect("a file");
+            assert_eq!(procfs.read(7), None, "{stat}");
+        }
+    }
+
+    #[test]
+    fn arguments_may_be_empty_and_the_last_may_be_cut() {
+        assert_eq!(split_argv(b"a\0\0b\0"), ["a", "", "b"]);
+        assert_eq!(split_argv(b"a\0b"), ["a", "b"]);
+        assert_eq!(split_argv(b"\0"), [""]);
+        assert!(split_argv(b"").is_empty());
+        assert_eq!(split_argv(b"\xff\0"), ["\u{fffd}"]);
+    }
+}
