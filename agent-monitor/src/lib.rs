@@ -2,9 +2,12 @@
 
 pub mod attach;
 pub mod capture;
+pub mod config;
 pub mod decode;
 pub mod detect;
 pub mod enrich;
 pub mod event;
 pub mod flow;
 pub mod protocol;
+pub mod sinks;
+pub mod store;

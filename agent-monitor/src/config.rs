@@ -1,0 +1,310 @@
+//! The configuration file of `run --config FILE`: TOML, unknown names refused.
+//!
+//! ```toml
+//! [agents]
+//! select = ["docker:agent-*", "cgroup:/agents/*"]
+//!
+//! [store]
+//! path = "/var/lib/agent-monitor/store.db"
+//!
+//! [api]
+//! group = "monitor"
+//!
+//! [[sink]]
+//! name = "archive"
+//! kind = "file"
+//! path = "/var/log/agent-monitor/alerts.ndjson"
+//!
+//! [[sink]]
+//! name = "siem"
+//! kind = "syslog"
+//! address = "siem.example.net:6514"
+//! ```
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// Default of `[store] path`: where systemd's `StateDirectory=agent-monitor` is.
+pub const STORE_PATH: &str = "/var/lib/agent-monitor/store.db";
+
+/// What a configuration file says; [`Config::default`] is an empty one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Which agents to watch.
+    pub agents: AgentsConfig,
+    /// Where alerts are kept.
+    pub store: StoreConfig,
+    /// Who may use the socket.
+    pub api: ApiConfig,
+    /// Where alerts go.
+    #[serde(rename = "sink")]
+    pub sinks: Vec<SinkConfig>,
+}
+
+/// `[agents]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AgentsConfig {
+    /// Selectors, as for `--agent`; empty means the default selection.
+    pub select: Vec<String>,
+}
+
+/// `[store]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// The database; [`STORE_PATH`] by default.
+    pub path: PathBuf,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            path: STORE_PATH.into(),
+        }
+    }
+}
+
+/// `[api]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiConfig {
+    /// A group whose members may use the socket, besides root.
+    pub group: Option<String>,
+}
+
+/// A `[[sink]]`. Its `name` is what its cursor is kept under: a renamed sink is
+/// a new one and gets every alert that is still stored.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum SinkConfig {
+    /// NDJSON appended to a file.
+    File {
+        /// Unique among the sinks.
+        name: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// RFC 5424 over TCP, octet-counted.
+    Syslog {
+        /// Unique among the sinks.
+        name: String,
+        /// `host:port`; an IPv6 address in brackets.
+        address: String,
+    },
+}
+
+impl SinkConfig {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::File { name, .. } | Self::Syslog { name, .. } => name,
+        }
+    }
+}
+
+/// Why a configuration file is refused. The message is whole: there is no
+/// [`source`](std::error::Error::source) to print after it.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("cannot read the configuration {}: {cause}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// It is not TOML, or says what there is not.
+    #[error("the configuration {} is not valid: {cause}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Names the line and what was expected, and shows it.
+        cause: toml::de::Error,
+    },
+    /// A sink contradicts itself or another.
+    #[error("the configuration {}, sink \"{sink}\": {problem}", path.display())]
+    Sink {
+        /// The file.
+        path: PathBuf,
+        /// The sink's name.
+        sink: String,
+        /// What is wrong, and what to do.
+        problem: &'static str,
+    },
+}
+
+impl Config {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// It cannot be read, or [`Config::parse`] refuses it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Read {
+            path: path.to_owned(),
+            cause,
+        })?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads a configuration from `text`; `path` is for messages.
+    ///
+    /// # Errors
+    /// It is not TOML, has names that do not exist or lacks some that must, two
+    /// sinks share a name, or an address has no port.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|cause| ConfigError::Parse {
+            path: path.to_owned(),
+            cause,
+        })?;
+        let mut names = BTreeSet::new();
+        for sink in &config.sinks {
+            let problem = if sink.name().is_empty() {
+                Some("give it a name that is not empty")
+            } else if !names.insert(sink.name()) {
+                Some("another sink has this name: give each its own")
+            } else {
+                sink.problem()
+            };
+            if let Some(problem) = problem {
+                let (path, sink) = (path.to_owned(), sink.name().to_owned());
+                return Err(ConfigError::Sink {
+                    path,
+                    sink,
+                    problem,
+                });
+            }
+        }
+        Ok(config)
+    }
+}
+
+impl SinkConfig {
+    fn problem(&self) -> Option<&'static str> {
+        match self {
+            Self::File { path, .. } if !path.is_absolute() => Some("path must begin with \"/\""),
+            Self::Syslog { address, .. } if !has_port(address) => Some(
+                "address must be host:port, such as \"siem.example.net:514\" or \"[2001:db8::1]:514\"",
+            ),
+            _ => None,
+        }
+    }
+}
+
+fn has_port(address: &str) -> bool {
+    address.rsplit_once(':').is_some_and(|(host, port)| {
+        let whole = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
+        !host.is_empty() && whole && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(text, Path::new("/etc/am.toml")).map_err(|error| error.to_string())
+    }
+
+    fn refusal(text: &str) -> String {
+        parse(text).expect_err("it should be refused")
+    }
+
+    #[test]
+    fn reads_the_documented_example() {
+        let example: String = include_str!("config.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("//!"))
+            .skip_while(|line| !line.ends_with("```toml"))
+            .skip(1)
+            .take_while(|line| !line.ends_with("```"))
+            .map(|line| format!("{}\n", line.trim_start()))
+            .collect();
+        let config = parse(&example).unwrap();
+        assert_eq!(config.agents.select, ["docker:agent-*", "cgroup:/agents/*"]);
+        assert_eq!(config.store.path, Path::new(STORE_PATH));
+        assert_eq!(config.api.group.as_deref(), Some("monitor"));
+        assert_eq!(config.sinks.len(), 2);
+        assert_eq!(
+            config.sinks[1],
+            SinkConfig::Syslog {
+                name: "siem".into(),
+                address: "siem.example.net:6514".into()
+            }
+        );
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        assert_eq!(parse("").unwrap(), Config::default());
+        assert_eq!(Config::default().store.path, Path::new(STORE_PATH));
+    }
+
+    #[test]
+    fn refuses_unknown_names_everywhere_and_says_where() {
+        for (text, line) in [
+            ("\nsinks = []", 2),
+            ("[agents]\nselectt = []", 2),
+            ("[store]\npaht = '/x'", 2),
+            ("[api]\ngruop = 'x'", 2),
+            (
+                "[[sink]]\nname = 'a'\nkind = 'file'\npath = '/a'\nmode = 1",
+                1,
+            ),
+            ("[[sink]]\nname = 'a'\nkind = 'flie'\npath = '/a'", 3),
+            ("[[sink]]\nname = 'a'\nkind = 'syslog'", 1),
+        ] {
+            let message = refusal(text);
+            assert!(message.contains("/etc/am.toml"), "{message}");
+            assert!(
+                message.contains(&format!("line {line}")),
+                "{text}: {message}"
+            );
+        }
+        let message = refusal("[[sink]]\nname = 'a'\nkind = 'file'\npath = '/a'\nmode = 1");
+        assert!(message.contains("unknown field `mode`"), "{message}");
+    }
+
+    #[test]
+    fn refuses_sinks_that_share_a_name_or_have_none() {
+        let file = |name: &str| format!("[[sink]]\nkind = 'file'\nname = '{name}'\npath = '/a'\n");
+        assert!(refusal(&(file("a") + &file("a"))).contains("give each its own"));
+        assert!(refusal(&file("")).contains("not empty"));
+        assert!(parse(&(file("a") + &file("b"))).is_ok());
+    }
+
+    #[test]
+    fn refuses_addresses_without_a_port_and_relative_paths() {
+        let syslog = |to: &str| format!("[[sink]]\nkind = 'syslog'\nname = 's'\naddress = '{to}'");
+        for bad in [
+            "",
+            "host",
+            ":514",
+            "host:",
+            "host:0",
+            "host:99999",
+            "2001:db8::1:514",
+        ] {
+            assert!(refusal(&syslog(bad)).contains("host:port"), "{bad}");
+        }
+        for good in ["host:514", "192.0.2.1:514", "[2001:db8::1]:514"] {
+            assert!(parse(&syslog(good)).is_ok(), "{good}");
+        }
+        let relative = refusal("[[sink]]\nkind = 'file'\nname = 'f'\npath = 'a'");
+        assert!(relative.contains("begin with"), "{relative}");
+    }
+
+    #[test]
+    fn says_which_file_cannot_be_read() {
+        let error = Config::load(Path::new("/nonexistent/am.toml"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("/nonexistent/am.toml"), "{error}");
+    }
+}

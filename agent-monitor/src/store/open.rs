@@ -1,0 +1,227 @@
+//! Opening: the lock, the corrupt file, the versions.
+
+use std::ffi::OsString;
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _};
+
+use super::{MAX_BYTES, Seq, StoreError};
+
+/// `MIGRATIONS[n]` takes a database from version n to n + 1; `PRAGMA
+/// user_version` says where one is. Entries are never changed, only added.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE alerts (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        time_ns INTEGER NOT NULL,
+        incident TEXT NOT NULL,
+        revision INTEGER NOT NULL,
+        rule TEXT NOT NULL,
+        severity TEXT NOT NULL,
+        json TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE sinks (
+        name TEXT PRIMARY KEY,
+        cursor INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+"];
+
+/// How long to wait for another process, such as a person's `sqlite3`, to let go.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// Takes `PATH.lock`. Not the database itself: closing a second descriptor of
+/// that would drop SQLite's own locks (POSIX locks belong to the process).
+pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
+    if let Some(folder) = path.parent() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(|cause| StoreError::Open {
+                path: folder.to_owned(),
+                cause,
+            })?;
+    }
+    let lock = private_file(&beside(path, ".lock"))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse {
+            path: path.to_owned(),
+        }),
+        Err(TryLockError::Error(cause)) => Err(StoreError::Open {
+            path: beside(path, ".lock"),
+            cause,
+        }),
+    }
+}
+
+/// Opens, checks and migrates; the caller holds the lock.
+pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
+    match try_open(path) {
+        Err(StoreError::Prepare { cause, .. }) if is_corrupt(&cause) => {
+            let aside = move_aside(path)?;
+            tracing::error!(
+                store = %path.display(),
+                moved_to = %aside.display(),
+                error = %cause,
+                "the store is corrupt: it was moved aside and a new one begun; alerts in it that \
+                 were not delivered yet will not be; `sqlite3 FILE .recover` shows what is left"
+            );
+            try_open(path)
+        }
+        result => result,
+    }
+}
+
+/// A connection with the store's settings, to a database that exists.
+pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
+    prepare(path, || {
+        let connection = Connection::open(path)?;
+        connection.busy_timeout(BUSY)?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        Ok(connection)
+    })
+}
+
+/// The newest number ever given, which AUTOINCREMENT keeps.
+pub(super) fn newest(connection: &Connection) -> Result<Seq, StoreError> {
+    let newest = connection
+        .query_row(
+            "SELECT seq FROM sqlite_sequence WHERE name = 'alerts'",
+            [],
+            |row| row.get(0),
+        )
+        .optional()?;
+    Ok(newest.unwrap_or(0))
+}
+
+fn try_open(path: &Path) -> Result<Connection, StoreError> {
+    // SQLite would make it readable for all; its WAL takes the same mode.
+    private_file(path)?;
+    let mut connection = connect(path)?;
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let found: i64 = prepare(path, || {
+        connection.pragma_query_value(None, "user_version", |row| row.get(0))
+    })?;
+    if found > known {
+        return Err(StoreError::Newer {
+            path: path.to_owned(),
+            found,
+            known,
+        });
+    }
+    prepare(path, || {
+        check(&connection)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        migrate(&mut connection, found)?;
+        let page_size: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+        // The pragma answers with the limit; never fewer pages than there are.
+        connection.pragma_update_and_check(
+            None,
+            "max_page_count",
+            MAX_BYTES / page_size,
+            |_| Ok(()),
+        )
+    })?;
+    Ok(connection)
+}
+
+/// The full check, not `quick_check`: that one does not see an index that
+/// disagrees with its table, and such a store would fail every append for ever.
+fn check(connection: &Connection) -> rusqlite::Result<()> {
+    let answer: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    if answer == "ok" {
+        return Ok(());
+    }
+    let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+    Err(rusqlite::Error::SqliteFailure(corrupt, Some(answer)))
+}
+
+fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Result<()> {
+    let done = usize::try_from(found).unwrap_or(0);
+    for (version, sql) in (1_i64..).zip(MIGRATIONS).skip(done) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(sql)?;
+        transaction.pragma_update(None, "user_version", version)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+fn prepare<T>(path: &Path, work: impl FnOnce() -> rusqlite::Result<T>) -> Result<T, StoreError> {
+    work().map_err(|cause| StoreError::Prepare {
+        path: path.to_owned(),
+        cause,
+    })
+}
+
+fn is_corrupt(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+    )
+}
+
+/// Renames the database and its WAL to `PATH.corrupt-TIME[-wal]`. The WAL goes
+/// first: left beside a new database, it would be replayed into it.
+fn move_aside(path: &Path) -> Result<PathBuf, StoreError> {
+    let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%.9fZ");
+    let aside = beside(path, &format!(".corrupt-{time}"));
+    for suffix in ["-wal", "-shm", ""] {
+        let from = beside(path, suffix);
+        match std::fs::rename(&from, beside(&aside, suffix)) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::Open { path: from, cause });
+            }
+            _ => {}
+        }
+    }
+    Ok(aside)
+}
+
+fn private_file(path: &Path) -> Result<File, StoreError> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|cause| StoreError::Open {
+            path: path.to_owned(),
+            cause,
+        })
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_are_synced_and_the_size_is_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = open(&folder.path().join("store.db")).unwrap();
+        let pragma = |name: &str| -> String {
+            connection
+                .pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))
+                .map(|value| format!("{value:?}"))
+                .unwrap()
+        };
+        assert_eq!(pragma("journal_mode"), "Text(\"wal\")");
+        assert_eq!(pragma("synchronous"), "Integer(2)");
+        assert_eq!(pragma("page_size"), "Integer(4096)");
+        assert_eq!(
+            pragma("max_page_count"),
+            format!("Integer({})", MAX_BYTES / 4096)
+        );
+    }
+}
