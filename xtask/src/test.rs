@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::setup::requirements::{DEBIAN_CORE, find_program};
+use crate::setup::requirements::DEBIAN_CORE;
 use crate::setup::{self, cargo};
 use crate::{is_root, root};
 
@@ -103,15 +103,13 @@ fn plan(options: &Options) -> Vec<Step> {
         name: "clippy, eBPF side",
         command: ebpf_clippy(),
     });
-    if let Some(deny) = find_program("cargo-deny") {
-        let mut command = Command::new(deny);
-        // Advisories would have to be downloaded.
-        command.args(["--offline", "check", "licenses", "bans", "sources"]);
-        steps.push(Step {
-            name: "licences and sources of crates",
-            command,
-        });
-    }
+    let mut deny = Command::new(root().join("target/tools/bin/cargo-deny"));
+    // Advisories would have to be downloaded.
+    deny.args(["--offline", "check", "licenses", "bans", "sources"]);
+    steps.push(Step {
+        name: "licences and sources of crates",
+        command: deny,
+    });
     let mut doc = cargo();
     doc.arg("doc")
         .args(user_side)

@@ -38,9 +38,10 @@ pub fn run() -> Result<()> {
             still.shown_by
         );
     }
-    if debian_way && !cargo::has_bpf_linker() {
-        cargo::install_bpf_linker()?;
+    if debian_way {
+        cargo::BPF_LINKER.install()?;
     }
+    cargo::CARGO_DENY.install()?;
     cargo::fetch()?;
     rootfs::make()?;
     eprintln!(

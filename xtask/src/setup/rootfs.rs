@@ -17,6 +17,8 @@ const PACKAGES: &[&str] = &[
     "openssh-client",
     "procps",
     "python3",
+    // Named because Paramiko needs it by a virtual name, which debootstrap does not resolve.
+    "python3-cffi-backend",
     "python3-paramiko",
     "socat",
 ];
@@ -33,10 +35,16 @@ partial=$final.partial
 trap 'exit 130' INT TERM
 trap 'rm -rf --one-file-system "$partial"' EXIT
 rm -rf --one-file-system "$partial"
-debootstrap --variant=minbase --include="$packages" "$suite" "$partial" "$archive"
+debootstrap --variant=minbase --include="$packages" "$suite" "$partial" "$archive" || {
+    cat "$partial/debootstrap/debootstrap.log" || true
+    exit 1
+}
 umount "$partial/proc" "$partial/sys" 2>/dev/null || true
 rm -rf "$partial"/var/cache/apt/* "$partial"/var/lib/apt/lists/* \
     "$partial"/usr/share/doc/* "$partial"/usr/share/man/* "$partial"/usr/share/locale/*
+# debootstrap copies these two from the machine it runs on.
+echo agent > "$partial/etc/hostname"
+: > "$partial/etc/resolv.conf"
 printf '%s' "$recipe" > "$partial/$stamp"
 rm -rf --one-file-system "$final"
 mv "$partial" "$final"
