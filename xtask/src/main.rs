@@ -1,1 +1,45 @@
-fn main(){}
+//! agent-monitor's own tasks, run as `cargo xtask <task>`.
+
+mod setup;
+mod step;
+mod test;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// agent-monitor's own tasks.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Task {
+    /// Install what building and testing need and this machine lacks; the only task that uses the network.
+    Setup,
+    /// Set up, then run every check and test of the workspace.
+    Test(test::Options),
+}
+
+fn main() -> ExitCode {
+    let done = match Task::parse() {
+        Task::Setup => setup::run(),
+        Task::Test(options) => test::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The workspace's folder.
+fn root() -> &'static Path {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // A folder of the workspace always has a parent; the fallback is unreachable.
+    own.parent().unwrap_or(own)
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}

@@ -30,13 +30,24 @@ pub struct Record {
     pub body: Body,
 }
 
+/// Nanoseconds in a clock tick (`USER_HZ` is 100 on every architecture aya
+/// supports; /proc/PID/stat divides the same way, `nsec_to_clock_t()`).
+const TICK_NS: u64 = 10_000_000;
+
 /// A process: ids are reused, ids with a start are not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProcessKey {
     /// Thread-group id; 0 when not known.
     pub pid: u32,
-    /// Start, nanoseconds since boot; 0 when not known.
+    /// Start in clock ticks since boot, as procfs tells it; 0 when not known.
     pub start: u64,
+}
+
+impl ProcessKey {
+    /// From the kernel's start, in nanoseconds since boot.
+    pub fn from_ns(pid: u32, start_ns: u64) -> Self {
+        Self { pid, start: start_ns / TICK_NS }
+    }
 }
 
 /// What a record says.
@@ -280,7 +291,7 @@ pub fn record(bytes: &Bytes) -> Result<Record, Error> {
         time: header.time,
         agent: header.agent,
         cgroup: header.cgroup,
-        process: ProcessKey { pid: header.tgid, start: header.start },
+        process: ProcessKey::from_ns(header.tgid, header.start),
         body,
     })
 }
@@ -311,7 +322,7 @@ fn way(value: u32) -> Result<Way, Error> {
 fn fork(bytes: &[u8]) -> Result<Body, Error> {
     let (fork, _) = fixed::<wire::Fork>(bytes)?;
     Ok(Body::Fork {
-        child: ProcessKey { pid: fork.child, start: fork.child_start },
+        child: ProcessKey::from_ns(fork.child, fork.child_start),
         uid: fork.uid,
         comm: text::until_nul(&fork.comm),
     })
@@ -323,7 +334,7 @@ fn exec(bytes: &[u8]) -> Result<Body, Error> {
     let (exe, rest) = rest.split_at_checked(size(exec.exe_len)?).ok_or(Error::Length)?;
     let argv = rest.get(..size(exec.argv_len)?).ok_or(Error::Length)?;
     Ok(Body::Exec(Box::new(Exec {
-        parent: ProcessKey { pid: exec.ppid, start: exec.parent_start },
+        parent: ProcessKey::from_ns(exec.ppid, exec.parent_start),
         uid: exec.uid,
         comm: text::until_nul(&exec.comm),
         filename: text::until_nul(filename),

@@ -14,7 +14,7 @@ fn samples() -> Vec<Vec<u8>> {
             time: 7,
             agent: 8,
             cgroup: 9,
-            start: 10,
+            start: 10_000_000,
             tgid: 11,
             tid: 12,
         };
@@ -67,7 +67,7 @@ fn reads_every_kind() {
     for sample in samples() {
         let record = record(&Bytes::from(sample)).expect("samples are whole");
         assert_eq!((record.time, record.agent, record.cgroup), (7, 8, 9));
-        assert_eq!(record.process, ProcessKey { pid: 11, start: 10 });
+        assert_eq!(record.process, ProcessKey { pid: 11, start: 1 });
     }
 }
 

@@ -12,35 +12,13 @@ use std::sync::Arc;
 use agent_monitor_common::limits::MAX_TASKS;
 
 use super::procfs::{ProcInfo, Procfs};
+use crate::decode::ProcessKey;
 use crate::event::{Ancestor, Process};
 
 /// Ancestors kept of a process.
 pub const MAX_ANCESTORS: usize = 16;
 /// Nanoseconds for which a process that has ended is still known.
 pub const TOMBSTONE_NS: u64 = 30_000_000_000;
-/// Nanoseconds in a clock tick (`USER_HZ` is 100 on every architecture aya
-/// supports; /proc/PID/stat divides the same way, `nsec_to_clock_t()`).
-const TICK_NS: u64 = 10_000_000;
-
-/// A process: id and start in clock ticks since boot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ProcessKey {
-    /// Thread-group id.
-    pub pid: u32,
-    /// Clock ticks since boot.
-    pub start: u64,
-}
-
-impl ProcessKey {
-    /// From the kernel's start, in nanoseconds since boot.
-    pub fn from_ns(pid: u32, start_ns: u64) -> Self {
-        Self {
-            pid,
-            start: start_ns / TICK_NS,
-        }
-    }
-}
-
 /// A process has forked.
 #[derive(Clone, Debug)]
 pub struct Fork {

@@ -1,0 +1,63 @@
+//! `cargo xtask setup`: brings a machine to the point where everything builds
+//! and every test can run. It looks first and is silent about what is there.
+
+mod apt;
+mod cargo;
+pub mod requirements;
+mod rootfs;
+
+use std::fs::{self, File};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use requirements::{EBPF, Requirement, TOOLS};
+
+pub use self::cargo::cargo;
+use crate::root;
+
+/// Installs what is missing.
+///
+/// # Errors
+/// When something is missing and cannot be installed.
+pub fn run() -> Result<()> {
+    let began = Instant::now();
+    let _lock = lock()?;
+    // With the rustup way at hand Debian's compiler is not needed; once it is
+    // there the build prefers it, and it needs its own linker.
+    let debian_way = EBPF[0].is_met() || !requirements::has_rustup_way();
+    let missing: Vec<&Requirement> = TOOLS
+        .iter()
+        .chain(EBPF.iter().filter(|_| debian_way))
+        .filter(|requirement| !requirement.is_met())
+        .collect();
+    apt::install(&missing)?;
+    if let Some(still) = missing.iter().find(|requirement| !requirement.is_met()) {
+        bail!(
+            "{} was installed, but one of {:?} is still not there",
+            still.name,
+            still.shown_by
+        );
+    }
+    if debian_way {
+        cargo::BPF_LINKER.install()?;
+    }
+    cargo::CARGO_DENY.install()?;
+    cargo::fetch()?;
+    rootfs::make()?;
+    eprintln!(
+        "setup: everything is there ({:.1} s)",
+        began.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+/// Two setups of one workspace would build into the same places: the second waits.
+fn lock() -> Result<File> {
+    let dir = root().join("target/xtask");
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let path = dir.join("setup.lock");
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    file.lock()
+        .with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(file)
+}

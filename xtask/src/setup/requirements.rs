@@ -1,0 +1,207 @@
+//! What building and testing agent-monitor need from the machine: one table.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// Something that must be on the machine.
+pub struct Requirement {
+    /// What a person calls it.
+    pub name: &'static str,
+    /// What it is needed for.
+    pub why: &'static str,
+    /// What shows that it is there: absolute paths, or programs looked up on
+    /// PATH and in the sbin folders. All must exist.
+    pub shown_by: &'static [&'static str],
+    /// Debian packages that bring it.
+    pub packages: &'static [&'static str],
+}
+
+/// Where Debian's package libstd-rust-web-dev-bpf puts a ready-made `core` for BPF.
+pub const DEBIAN_CORE: &str = "/usr/lib/rustlib/bpfel-unknown-none";
+/// Debian's LLVM of the release that its rustc uses; bpf-linker must use the same.
+pub const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
+
+/// The compiler for the eBPF side. Needed unless rustup's nightly with rust-src
+/// and a bpf-linker are there.
+pub const EBPF: &[Requirement] = &[
+    Requirement {
+        name: "Rust for eBPF",
+        why: "compiles the kernel side; comes with a ready-made core for BPF",
+        shown_by: &[DEBIAN_CORE, "/usr/bin/cargo", "/usr/bin/rustc"],
+        packages: &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"],
+    },
+    Requirement {
+        name: "clippy for eBPF",
+        why: "lints the kernel side",
+        shown_by: &["/usr/bin/cargo-clippy", "/usr/bin/clippy-driver"],
+        packages: &["rust-web-clippy"],
+    },
+    Requirement {
+        name: "LLVM 22",
+        why: "bpf-linker is built on it",
+        shown_by: &[
+            "/usr/lib/llvm-22/bin/llvm-config",
+            "/usr/lib/llvm-22/lib/libPolly.a",
+        ],
+        packages: &[
+            "llvm-22-dev",
+            "libpolly-22-dev",
+            "zlib1g-dev",
+            "libzstd-dev",
+            "libxml2-dev",
+            "libffi-dev",
+        ],
+    },
+];
+
+/// Everything else. To add a tool, add a row.
+pub const TOOLS: &[Requirement] = &[
+    Requirement {
+        name: "C compiler",
+        why: "builds the bundled SQLite and links programs",
+        shown_by: &["cc", "/usr/include/stdio.h"],
+        packages: &["gcc", "libc6-dev"],
+    },
+    Requirement {
+        name: "Docker",
+        why: "runs agents in containers",
+        shown_by: &["docker", "dockerd", "containerd", "runc", "iptables"],
+        packages: &["docker.io", "containerd", "runc", "iptables"],
+    },
+    Requirement {
+        name: "iproute2 and util-linux",
+        why: "make network and mount namespaces",
+        shown_by: &["ip", "ss", "unshare", "nsenter"],
+        packages: &["iproute2", "util-linux"],
+    },
+    Requirement {
+        name: "OpenSSH",
+        why: "real reverse tunnels",
+        shown_by: &["ssh", "sshd", "ssh-keygen"],
+        packages: &["openssh-client", "openssh-server"],
+    },
+    Requirement {
+        name: "other SSH clients",
+        why: "reverse tunnels that are not OpenSSH's",
+        shown_by: &["autossh", "dbclient", "dropbear", "plink"],
+        packages: &["autossh", "dropbear-bin", "putty-tools"],
+    },
+    Requirement {
+        name: "Python with Paramiko",
+        why: "scripted agents and SSH from a library",
+        shown_by: &[
+            "/usr/bin/python3",
+            "/usr/lib/python3/dist-packages/paramiko",
+        ],
+        packages: &["python3", "python3-paramiko"],
+    },
+    Requirement {
+        name: "proxies",
+        why: "tunnels through TLS and HTTP proxies",
+        shown_by: &["socat", "stunnel4", "tinyproxy"],
+        packages: &["socat", "stunnel4", "tinyproxy-bin"],
+    },
+    Requirement {
+        name: "rsyslog",
+        why: "receives forwarded alerts",
+        shown_by: &["rsyslogd"],
+        packages: &["rsyslog"],
+    },
+    Requirement {
+        name: "tshark",
+        why: "a second opinion on captured packets",
+        shown_by: &["tshark"],
+        packages: &["tshark"],
+    },
+    Requirement {
+        name: "bpftool",
+        why: "shows what is loaded in the kernel",
+        shown_by: &["bpftool"],
+        packages: &["bpftool"],
+    },
+    Requirement {
+        name: "curl",
+        why: "talks to the API as a user would",
+        shown_by: &["curl", "/etc/ssl/certs/ca-certificates.crt"],
+        packages: &["curl", "ca-certificates"],
+    },
+    Requirement {
+        name: "debootstrap",
+        why: "makes the root filesystem of the test containers",
+        shown_by: &[
+            "debootstrap",
+            "/usr/share/keyrings/debian-archive-keyring.gpg",
+        ],
+        packages: &["debootstrap", "debian-archive-keyring"],
+    },
+];
+
+impl Requirement {
+    /// Whether everything that shows it exists. Looks at files only.
+    pub fn is_met(&self) -> bool {
+        self.shown_by
+            .iter()
+            .all(|shown| match shown.strip_prefix('/') {
+                Some(_) => Path::new(shown).exists(),
+                None => find_program(shown).is_some(),
+            })
+    }
+}
+
+/// Whether eBPF programs can be built with rustup's nightly and a bpf-linker of the user's own.
+pub fn has_rustup_way() -> bool {
+    find_program("bpf-linker").is_some() && nightly_has_source()
+}
+
+/// Finds a program on PATH or in the sbin folders, which users' PATHs often lack.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin"].map(PathBuf::from))
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
+}
+
+fn nightly_has_source() -> bool {
+    let home = env::var_os("RUSTUP_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".rustup")));
+    let toolchains = home.and_then(|home| home.join("toolchains").read_dir().ok());
+    toolchains.into_iter().flatten().flatten().any(|toolchain| {
+        // "nightly-<host>" is the channel itself; dated nightlies are named nightly-<date>-<host>.
+        let name = toolchain.file_name();
+        let host = name.to_str().and_then(|name| name.strip_prefix("nightly-"));
+        host.is_some_and(|host| !host.starts_with(|first: char| first.is_ascii_digit()))
+            && toolchain
+                .path()
+                .join("lib/rustlib/src/rust/library/Cargo.lock")
+                .exists()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_requirement_says_how_it_is_shown_and_how_to_get_it() {
+        for requirement in EBPF.iter().chain(TOOLS) {
+            assert!(!requirement.why.is_empty(), "{}", requirement.name);
+            assert!(!requirement.shown_by.is_empty(), "{}", requirement.name);
+            assert!(!requirement.packages.is_empty(), "{}", requirement.name);
+        }
+    }
+
+    #[test]
+    fn a_requirement_is_met_only_when_all_that_shows_it_exists() {
+        let with = |shown_by| Requirement {
+            name: "x",
+            why: "x",
+            shown_by,
+            packages: &["x"],
+        };
+        assert!(with(&["sh", "/proc/self/status"]).is_met());
+        assert!(!with(&["sh", "/nonexistent/file"]).is_met());
+        assert!(!with(&["no-such-program-anywhere"]).is_met());
+    }
+}

@@ -1,0 +1,72 @@
+//! The root filesystem of the containers in tests and demos.
+
+use std::fs;
+
+use anyhow::Result;
+
+use super::apt;
+use crate::{root, step};
+
+/// What agents in test containers use. A change here rebuilds the filesystem.
+const PACKAGES: &[&str] = &[
+    "autossh",
+    "ca-certificates",
+    "curl",
+    "dropbear-bin",
+    "iproute2",
+    "openssh-client",
+    "procps",
+    "python3",
+    // Named because Paramiko needs it by a virtual name, which debootstrap does not resolve.
+    "python3-cffi-backend",
+    "python3-paramiko",
+    "socat",
+];
+
+/// Lies in the finished filesystem and holds the recipe it was made by.
+const STAMP: &str = ".agent-monitor-rootfs";
+
+/// Builds beside the final place and renames, so that what is in the final
+/// place is always whole. debootstrap mounts /proc and /sys; in a mount
+/// namespace of its own nothing of that outlives it.
+const MAKE: &str = r#"
+final=$1 recipe=$2 stamp=$3 packages=$4 suite=$5 archive=$6
+partial=$final.partial
+trap 'exit 130' INT TERM
+trap 'rm -rf --one-file-system "$partial"' EXIT
+rm -rf --one-file-system "$partial"
+debootstrap --variant=minbase --include="$packages" "$suite" "$partial" "$archive" || {
+    cat "$partial/debootstrap/debootstrap.log" || true
+    exit 1
+}
+umount "$partial/proc" "$partial/sys" 2>/dev/null || true
+rm -rf "$partial"/var/cache/apt/* "$partial"/var/lib/apt/lists/* \
+    "$partial"/usr/share/doc/* "$partial"/usr/share/man/* "$partial"/usr/share/locale/*
+# debootstrap copies these two from the machine it runs on.
+echo agent > "$partial/etc/hostname"
+: > "$partial/etc/resolv.conf"
+printf '%s' "$recipe" > "$partial/$stamp"
+rm -rf --one-file-system "$final"
+mv "$partial" "$final"
+"#;
+
+/// Makes `target/rootfs` when it is missing or made by another recipe.
+///
+/// # Errors
+/// When the machine is not Debian, nobody can become root, or debootstrap fails.
+pub fn make() -> Result<()> {
+    let place = root().join("target/rootfs");
+    let packages = PACKAGES.join(",");
+    let recipe = format!("minbase {packages}\n");
+    if fs::read_to_string(place.join(STAMP)).is_ok_and(|made_by| made_by == recipe) {
+        return Ok(());
+    }
+    eprintln!("making target/rootfs: the root filesystem of the test containers");
+    let (suite, archive) = apt::debian_archive()?;
+    let mut command = apt::as_root("unshare")?;
+    command
+        .args(["--mount", "sh", "-euc", MAKE, "rootfs"])
+        .arg(&place);
+    command.args([&recipe, STAMP, &packages, &suite, &archive]);
+    step::run("rootfs", "building the root filesystem", &mut command)
+}
