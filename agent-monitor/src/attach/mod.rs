@@ -1,0 +1,3 @@
+//! Putting programs into the kernel, and onto agents' cgroups.
+
+pub mod probe;
