@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod capture;
+pub mod commands;
 pub mod config;
 pub mod decode;
 pub mod detect;

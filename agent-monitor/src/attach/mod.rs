@@ -3,6 +3,7 @@
 
 pub mod kernel;
 pub mod offsets;
+pub mod probe;
 pub mod programs;
 
 pub use kernel::Kernel;

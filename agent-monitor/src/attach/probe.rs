@@ -1,0 +1,274 @@
+//! Tries each kind of program that agent-monitor attaches: loads one that does
+//! nothing, attaches it, detaches it.
+//!
+//! Whether a kernel knows a program type says little: configuration, security
+//! modules and lockdown decide at load or only at attach. The program is two
+//! instructions, so that nothing but the hook itself is tried.
+
+use std::ffi::CStr;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use aya_obj::btf::{Btf, BtfError, BtfKind};
+use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_prog_type};
+use bytemuck::NoUninit;
+
+use crate::enrich::cgroupfs::CgroupFs;
+
+/// A hook that agent-monitor uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// tp_btf `sched_process_exec`.
+    Exec,
+    /// cgroup `sock_create`.
+    SockCreate,
+    /// cgroup `connect4`.
+    Connect4,
+    /// cgroup_skb, egress.
+    Egress,
+    /// cgroup `sock_ops`.
+    SockOps,
+    /// cgroup `dev`.
+    Device,
+}
+
+impl Hook {
+    /// Every hook.
+    pub const ALL: [Self; 6] = [
+        Self::Exec,
+        Self::SockCreate,
+        Self::Connect4,
+        Self::Egress,
+        Self::SockOps,
+        Self::Device,
+    ];
+
+    fn kind(self) -> (bpf_prog_type, bpf_attach_type) {
+        use bpf_attach_type::*;
+        use bpf_prog_type::*;
+        match self {
+            Self::Exec => (BPF_PROG_TYPE_TRACING, BPF_TRACE_RAW_TP),
+            Self::SockCreate => (BPF_PROG_TYPE_CGROUP_SOCK, BPF_CGROUP_INET_SOCK_CREATE),
+            Self::Connect4 => (BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_CONNECT),
+            Self::Egress => (BPF_PROG_TYPE_CGROUP_SKB, BPF_CGROUP_INET_EGRESS),
+            Self::SockOps => (BPF_PROG_TYPE_SOCK_OPS, BPF_CGROUP_SOCK_OPS),
+            Self::Device => (BPF_PROG_TYPE_CGROUP_DEVICE, BPF_CGROUP_DEVICE),
+        }
+    }
+}
+
+/// Which step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// The hook is not in the kernel's types.
+    #[error("not found in the kernel's BTF: {0}")]
+    Btf(#[from] BtfError),
+    /// The program was refused.
+    #[error("load refused: {0}")]
+    Load(#[source] io::Error),
+    /// The program could not be put on the hook.
+    #[error("attach refused: {0}")]
+    Attach(#[source] io::Error),
+}
+
+/// Loads, attaches and detaches a program that does nothing: on `cgroup`, or for
+/// [`Hook::Exec`] on the whole machine, for an instant.
+///
+/// # Errors
+/// Which step the kernel refused, and why.
+pub fn try_hook(hook: Hook, cgroup: BorrowedFd<'_>) -> Result<(), ProbeError> {
+    let program = load(hook)?;
+    let link = match hook {
+        Hook::Exec => bpf(
+            bpf_cmd::BPF_RAW_TRACEPOINT_OPEN,
+            &RawTracepointOpen {
+                name: 0,
+                prog_fd: raw(program.as_fd()),
+                pad: 0,
+            },
+        ),
+        _ => bpf(
+            bpf_cmd::BPF_LINK_CREATE,
+            &LinkCreate {
+                prog_fd: raw(program.as_fd()),
+                target_fd: raw(cgroup),
+                attach_type: hook.kind().1 as u32,
+                flags: 0,
+            },
+        ),
+    };
+    // Closing the link, the only reference to it, detaches the program.
+    link.map(drop).map_err(ProbeError::Attach)
+}
+
+/// A cgroup of our own, empty, removed when this is dropped.
+#[derive(Debug)]
+pub struct ScratchCgroup {
+    path: PathBuf,
+    dir: File,
+}
+
+impl ScratchCgroup {
+    /// Makes it at the top of the hierarchy.
+    ///
+    /// # Errors
+    /// When the hierarchy cannot be written to.
+    pub fn make(cgroups: &CgroupFs) -> io::Result<Self> {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let path = cgroups.dir(&format!(
+            "/agent-monitor-doctor-{}-{number}",
+            std::process::id()
+        ));
+        fs::create_dir(&path)?;
+        match File::open(&path) {
+            Ok(dir) => Ok(Self { path, dir }),
+            Err(error) => fs::remove_dir(&path).and(Err(error)),
+        }
+    }
+
+    /// Its directory, to attach to.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+}
+
+impl Drop for ScratchCgroup {
+    fn drop(&mut self) {
+        // Nothing can be in it; should it fail, an empty cgroup stays behind.
+        let _ = fs::remove_dir(&self.path);
+    }
+}
+
+/// `r0 = 1; exit`: "allow" for the cgroup hooks, ignored by the others. An
+/// instruction is a code, two registers, a 16-bit offset and a 32-bit immediate
+/// (Documentation/bpf/standardization/instruction-set.rst).
+const ALLOW: [[u8; 8]; 2] = {
+    let one = 1_i32.to_ne_bytes();
+    // BPF_ALU64 | BPF_MOV | BPF_K, then BPF_JMP | BPF_EXIT.
+    [
+        [0xb7, 0, 0, 0, one[0], one[1], one[2], one[3]],
+        [0x95, 0, 0, 0, 0, 0, 0, 0],
+    ]
+};
+const LICENSE: &CStr = c"Dual MIT/GPL";
+
+fn load(hook: Hook) -> Result<OwnedFd, ProbeError> {
+    let (prog_type, attach_type) = hook.kind();
+    let attach_btf_id = match hook {
+        Hook::Exec => Btf::from_sys_fs()?
+            .id_by_type_name_kind("btf_trace_sched_process_exec", BtfKind::Typedef)?,
+        _ => 0,
+    };
+    let attr = ProgLoad {
+        prog_type: prog_type as u32,
+        insn_cnt: ALLOW.len() as u32,
+        insns: ALLOW.as_ptr() as u64,
+        license: LICENSE.as_ptr() as u64,
+        expected_attach_type: attach_type as u32,
+        attach_btf_id,
+        ..ProgLoad::default()
+    };
+    bpf(bpf_cmd::BPF_PROG_LOAD, &attr).map_err(ProbeError::Load)
+}
+
+fn raw(fd: BorrowedFd<'_>) -> u32 {
+    // A file descriptor that is open is not negative.
+    fd.as_raw_fd() as u32
+}
+
+/// The bpf() system call, for commands that return a file descriptor and write
+/// to no memory of the caller: those of this module.
+fn bpf<T: NoUninit>(command: bpf_cmd, attr: &T) -> io::Result<OwnedFd> {
+    // SAFETY: the kernel reads size_of::<T>() initialised bytes at `attr`, which
+    // lives through the call, and treats what is left of its own bpf_attr as
+    // zero. Addresses in it are only read, and checked by the kernel.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command as u32,
+            std::ptr::from_ref(attr),
+            size_of::<T>(),
+        )
+    };
+    match i32::try_from(result) {
+        // SAFETY: a result that is not negative is a new file descriptor, which
+        // nobody else owns.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The part of `union bpf_attr` for `BPF_PROG_LOAD`, up to the last member used
+/// (include/uapi/linux/bpf.h).
+#[repr(C)]
+#[derive(Clone, Copy, Default, NoUninit)]
+struct ProgLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; 16],
+    prog_ifindex: u32,
+    expected_attach_type: u32,
+    prog_btf_fd: u32,
+    func_info_rec_size: u32,
+    func_info: u64,
+    func_info_cnt: u32,
+    line_info_rec_size: u32,
+    line_info: u64,
+    line_info_cnt: u32,
+    attach_btf_id: u32,
+}
+
+/// The part for `BPF_LINK_CREATE`.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct LinkCreate {
+    prog_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// The part for `BPF_RAW_TRACEPOINT_OPEN`; a tp_btf program knows its own name.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct RawTracepointOpen {
+    name: u64,
+    prog_fd: u32,
+    pad: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_structures_are_laid_out_as_the_kernel_s() {
+        use aya_obj::generated::{bpf_attr__bindgen_ty_4 as Load, bpf_attr__bindgen_ty_14 as Link};
+        use std::mem::offset_of;
+        assert_eq!(offset_of!(ProgLoad, prog_name), offset_of!(Load, prog_name));
+        assert_eq!(
+            offset_of!(ProgLoad, expected_attach_type),
+            offset_of!(Load, expected_attach_type)
+        );
+        assert_eq!(
+            offset_of!(ProgLoad, attach_btf_id),
+            offset_of!(Load, attach_btf_id)
+        );
+        assert_eq!(
+            offset_of!(LinkCreate, attach_type),
+            offset_of!(Link, attach_type)
+        );
+        assert_eq!(offset_of!(LinkCreate, flags), offset_of!(Link, flags));
+    }
+}

@@ -1,0 +1,547 @@
+//! `doctor`: whether `run` can work here, one line a requirement.
+
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+
+use crate::attach::probe::{Hook, ProbeError, ScratchCgroup, try_hook};
+use crate::enrich::cgroup_path::Runtime;
+use crate::enrich::cgroupfs::{CgroupFs, FindError};
+use crate::enrich::runtime::Api;
+
+/// Oldest kernel that the programs are tested on.
+const MIN_KERNEL: (u32, u32) = (6, 1);
+/// The types that program members' places are looked up in.
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// How a requirement is met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Met.
+    Ok,
+    /// Not met: `run` works, but sees or knows less.
+    Warn,
+    /// Not met: `run` cannot work.
+    Missing,
+}
+
+impl State {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Missing => "missing",
+        }
+    }
+
+    fn style(self) -> Style {
+        let color = match self {
+            Self::Ok => AnsiColor::Green,
+            Self::Warn => AnsiColor::Yellow,
+            Self::Missing => AnsiColor::Red,
+        };
+        Style::new().bold().fg_color(Some(color.into()))
+    }
+}
+
+/// One requirement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What is required.
+    pub requirement: &'static str,
+    /// How it is met.
+    pub state: State,
+    /// What was found.
+    pub found: String,
+    /// What does not work without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disables: Option<&'static str>,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
+}
+
+impl Check {
+    fn ok(requirement: &'static str, found: impl Into<String>) -> Self {
+        Self {
+            requirement,
+            state: State::Ok,
+            found: found.into(),
+            disables: None,
+            advice: None,
+        }
+    }
+
+    fn failed(
+        state: State,
+        requirement: &'static str,
+        found: impl Into<String>,
+        disables: &'static str,
+        advice: impl Into<String>,
+    ) -> Self {
+        let (found, advice) = (found.into(), Some(advice.into()));
+        Self {
+            requirement,
+            state,
+            found,
+            disables: Some(disables),
+            advice,
+        }
+    }
+}
+
+/// Checks everything and writes the result to `out`, as JSON one object a line.
+/// The code is 1 when `run` cannot work, else 0.
+///
+/// # Errors
+/// When `out` cannot be written to.
+pub fn run(json: bool, out: &mut impl Write) -> io::Result<ExitCode> {
+    let checks = all();
+    if json {
+        for check in &checks {
+            serde_json::to_writer(&mut *out, check)?;
+            writeln!(out)?;
+        }
+    } else {
+        write_pretty(&checks, out)?;
+    }
+    out.flush()?;
+    let works = checks.iter().all(|check| check.state != State::Missing);
+    Ok(if works {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Every requirement, on this machine, now.
+pub fn all() -> Vec<Check> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let cgroups = CgroupFs::find();
+    let mut checks = capabilities(effective_capabilities(&status));
+    checks.push(kernel(&rustix::system::uname().release().to_string_lossy()));
+    checks.push(btf());
+    checks.extend(lockdown(
+        &fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default(),
+    ));
+    checks.push(namespace("host pid namespace", "pid", 0xEFFF_FFFC));
+    checks.push(namespace("host cgroup namespace", "cgroup", 0xEFFF_FFFB));
+    checks.push(cgroup2(&cgroups));
+    checks.extend(hooks(cgroups.ok().as_ref()));
+    checks.push(runtimes(&Api::new([])));
+    checks
+}
+
+fn write_pretty(checks: &[Check], out: &mut impl Write) -> io::Result<()> {
+    let width = checks
+        .iter()
+        .map(|check| check.requirement.len())
+        .max()
+        .unwrap_or_default();
+    for check in checks {
+        let (style, word) = (check.state.style(), check.state.word());
+        writeln!(
+            out,
+            "{style}{word:<7}{style:#}  {:<width$}  {}",
+            check.requirement, check.found
+        )?;
+        for (label, text) in [
+            ("without it", check.disables),
+            ("what to do", check.advice.as_deref()),
+        ] {
+            if let Some(text) = text {
+                writeln!(out, "{:9}{label}: {text}", "")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Bits of linux/capability.h.
+const CAP_DAC_READ_SEARCH: u32 = 2;
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_SYS_PTRACE: u32 = 19;
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
+const CAP_BPF: u32 = 39;
+
+fn capabilities(effective: u64) -> Vec<Check> {
+    let has = |bit: u32| effective & (1 << bit) != 0;
+    // The kernel takes CAP_SYS_ADMIN for the three that were split from it or
+    // that bpf() asks for (capabilities(7); kernel/bpf/syscall.c).
+    let required = [
+        ("CAP_BPF", CAP_BPF, "loading any program"),
+        (
+            "CAP_PERFMON",
+            CAP_PERFMON,
+            "programs that read kernel memory: processes and their arguments",
+        ),
+        (
+            "CAP_NET_ADMIN",
+            CAP_NET_ADMIN,
+            "network programs: connections and their bytes",
+        ),
+    ];
+    let useful = [
+        (
+            "CAP_SYS_PTRACE",
+            CAP_SYS_PTRACE,
+            "executables of other users' processes that ran before the start",
+        ),
+        (
+            "CAP_DAC_READ_SEARCH",
+            CAP_DAC_READ_SEARCH,
+            "directories and sockets that belong to other users",
+        ),
+    ];
+    let mut checks = Vec::new();
+    for (state, list) in [(State::Missing, &required[..]), (State::Warn, &useful[..])] {
+        for &(name, bit, disables) in list {
+            let by_admin = state == State::Missing && has(CAP_SYS_ADMIN);
+            checks.push(if has(bit) {
+                Check::ok(name, "effective")
+            } else if by_admin {
+                Check::ok(name, "by CAP_SYS_ADMIN")
+            } else {
+                let advice = "run as root, or give the service AmbientCapabilities=CAP_BPF CAP_PERFMON \
+                     CAP_NET_ADMIN CAP_SYS_PTRACE CAP_DAC_READ_SEARCH";
+                Check::failed(state, name, "not effective", disables, advice)
+            });
+        }
+    }
+    checks
+}
+
+/// `CapEff` of /proc/self/status; none when it cannot be read.
+fn effective_capabilities(status: &str) -> u64 {
+    let hex = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    hex.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
+fn kernel(release: &str) -> Check {
+    let name = "kernel 6.1 or newer";
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    let version = (numbers.next(), numbers.next());
+    match version {
+        (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= MIN_KERNEL => {
+            Check::ok(name, release)
+        }
+        _ => Check::failed(
+            State::Missing,
+            name,
+            release,
+            "everything",
+            "boot a newer kernel",
+        ),
+    }
+}
+
+fn btf() -> Check {
+    let name = "kernel types (BTF)";
+    match fs::metadata(BTF) {
+        Ok(file) => Check::ok(name, format!("{BTF}, {} KiB", file.len() / 1024)),
+        Err(error) => Check::failed(
+            State::Missing,
+            name,
+            format!("{BTF}: {error}"),
+            "everything",
+            "boot a kernel with CONFIG_DEBUG_INFO_BTF=y, as distributions' kernels have; in a container mount /sys",
+        ),
+    }
+}
+
+/// Lockdown, where it can be read: `none [integrity] confidentiality`.
+fn lockdown(text: &str) -> Option<Check> {
+    let name = "kernel lockdown";
+    let mode = text.split_once('[')?.1.split_once(']')?.0;
+    Some(match mode {
+        "confidentiality" => Check::failed(
+            State::Missing,
+            name,
+            mode,
+            "programs that read kernel memory",
+            "boot with lockdown=integrity or none",
+        ),
+        _ => Check::ok(name, mode),
+    })
+}
+
+/// Whether this is the initial namespace, whose inode numbers are fixed
+/// (`PROC_*_INIT_INO`, include/linux/proc_ns.h).
+fn namespace(name: &'static str, kind: &str, initial: u64) -> Check {
+    let link = match fs::read_link(format!("/proc/self/ns/{kind}")) {
+        Ok(link) => link.to_string_lossy().into_owned(),
+        Err(error) => format!("/proc/self/ns/{kind}: {error}"),
+    };
+    if link == format!("{kind}:[{initial}]") {
+        return Check::ok(name, link);
+    }
+    Check::failed(
+        State::Warn,
+        name,
+        link,
+        "names of what ran before the start, and agents outside of this container",
+        "run on the host, or the container with --pid=host --cgroupns=host (hostPID in Kubernetes)",
+    )
+}
+
+fn cgroup2(cgroups: &Result<CgroupFs, FindError>) -> Check {
+    let name = "cgroup2 mount";
+    match cgroups {
+        Ok(found) => {
+            let beside = if found.is_hybrid() {
+                " (hybrid: version 1 is mounted too)"
+            } else {
+                ""
+            };
+            Check::ok(name, format!("{}{beside}", found.mount().display()))
+        }
+        Err(error) => {
+            let advice = "mount it as said above; a kernel command line with systemd.unified_cgroup_hierarchy=1 does so at boot";
+            Check::failed(
+                State::Missing,
+                name,
+                error.to_string(),
+                "everything",
+                advice,
+            )
+        }
+    }
+}
+
+fn hooks(cgroups: Option<&CgroupFs>) -> Vec<Check> {
+    let scratch = match cgroups.map(ScratchCgroup::make) {
+        Some(Ok(scratch)) => Ok(scratch),
+        Some(Err(error)) => Err(format!(
+            "not tried: cannot make a cgroup to try it on: {error}"
+        )),
+        None => Err("not tried: there is no cgroup2 mount".to_owned()),
+    };
+    Hook::ALL
+        .into_iter()
+        .map(|hook| check_hook(hook, scratch.as_ref()))
+        .collect()
+}
+
+fn check_hook(hook: Hook, scratch: Result<&ScratchCgroup, &String>) -> Check {
+    let (name, state, disables) = match hook {
+        Hook::Exec => (
+            "tp_btf sched_process_exec",
+            State::Missing,
+            "processes, and agents as they are born",
+        ),
+        Hook::SockCreate => (
+            "cgroup sock_create",
+            State::Missing,
+            "whose a connection is",
+        ),
+        Hook::Connect4 => ("cgroup connect4", State::Missing, "attempts to connect"),
+        Hook::Egress => (
+            "cgroup_skb egress",
+            State::Missing,
+            "bytes of connections: protocols and tunnels",
+        ),
+        Hook::SockOps => (
+            "cgroup sock_ops",
+            State::Missing,
+            "beginning and end of connections",
+        ),
+        Hook::Device => (
+            "cgroup dev",
+            State::Warn,
+            "device events, `gpu-device-open`",
+        ),
+    };
+    let scratch = match scratch {
+        Ok(scratch) => scratch,
+        Err(reason) => {
+            let advice = "run doctor as root where the cgroup2 mount can be written to";
+            return Check::failed(State::Warn, name, reason, disables, advice);
+        }
+    };
+    match try_hook(hook, scratch.fd()) {
+        Ok(()) => Check::ok(name, "loaded, attached, detached"),
+        Err(error) => {
+            let advice = hook_advice(&error);
+            Check::failed(state, name, error.to_string(), disables, advice)
+        }
+    }
+}
+
+fn hook_advice(error: &ProbeError) -> &'static str {
+    let refused = match error {
+        ProbeError::Load(error) | ProbeError::Attach(error) => error.raw_os_error(),
+        ProbeError::Btf(_) => return "boot a kernel with CONFIG_DEBUG_INFO_BTF=y",
+    };
+    match refused {
+        Some(libc::EPERM | libc::EACCES) => {
+            "see the capabilities above; with all of them, a seccomp filter or security module refuses bpf()"
+        }
+        Some(libc::ENOSYS) => "boot a kernel with CONFIG_BPF_SYSCALL=y",
+        _ => "boot a kernel with CONFIG_BPF_SYSCALL=y, CONFIG_CGROUP_BPF=y and CONFIG_BPF_EVENTS=y",
+    }
+}
+
+fn runtimes(api: &Api) -> Check {
+    let answers = [Runtime::Docker, Runtime::Podman].map(|runtime| {
+        let socket = api.socket(runtime);
+        let connected = socket.clone().and_then(connect);
+        (
+            runtime,
+            socket.map(|path| path.display().to_string()),
+            connected,
+        )
+    });
+    let mut found = Vec::new();
+    for (runtime, socket, connected) in &answers {
+        found.push(match (socket, connected) {
+            (Ok(socket), Ok(())) => format!("{} at {socket}", runtime.as_str()),
+            (Ok(socket), Err(problem)) => {
+                format!("no {} at {socket} ({problem})", runtime.as_str())
+            }
+            (Err(problem), _) => problem.clone(),
+        });
+    }
+    let found = found.join(", ");
+    let name = "container runtime";
+    if answers.iter().any(|(_, _, connected)| connected.is_ok()) {
+        return Check::ok(name, found);
+    }
+    Check::failed(
+        State::Warn,
+        name,
+        found,
+        "containers' names and images in events, and selectors docker:, label:, pod: and container:<name>",
+        "start Docker, or enable podman.socket; set DOCKER_HOST=unix:///<path> if the socket is elsewhere",
+    )
+}
+
+fn connect(socket: &Path) -> Result<(), String> {
+    UnixStream::connect(socket)
+        .map(drop)
+        .map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_are_read_and_each_missing_one_is_named_with_its_loss() {
+        let bits = effective_capabilities("Name:\tx\nCapPrm:\tff\nCapEff:\t0000004000001004\n");
+        let states: Vec<_> = capabilities(bits)
+            .into_iter()
+            .map(|c| (c.requirement, c.state))
+            .collect();
+        assert_eq!(
+            states,
+            [
+                ("CAP_BPF", State::Missing),
+                ("CAP_PERFMON", State::Ok),
+                ("CAP_NET_ADMIN", State::Ok),
+                ("CAP_SYS_PTRACE", State::Warn),
+                ("CAP_DAC_READ_SEARCH", State::Ok),
+            ]
+        );
+        assert!(
+            capabilities(0)
+                .iter()
+                .all(|check| check.disables.is_some() && check.advice.is_some())
+        );
+        assert_eq!(effective_capabilities("nothing"), 0);
+    }
+
+    #[test]
+    fn cap_sys_admin_stands_for_those_split_from_it_but_not_for_reading_others_files() {
+        let missing: Vec<_> = capabilities(1 << CAP_SYS_ADMIN)
+            .into_iter()
+            .filter(|check| check.state != State::Ok)
+            .map(|check| check.requirement)
+            .collect();
+        assert_eq!(missing, ["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"]);
+    }
+
+    #[test]
+    fn kernels_before_6_1_are_too_old() {
+        for (release, state) in [
+            ("6.1.0-42-cloud-amd64", State::Ok),
+            ("6.18.44", State::Ok),
+            ("10.0-rc1", State::Ok),
+            ("6.0.19", State::Missing),
+            ("5.15.0-91-generic", State::Missing),
+            ("unknown", State::Missing),
+            ("", State::Missing),
+        ] {
+            assert_eq!(kernel(release).state, state, "{release}");
+        }
+    }
+
+    #[test]
+    fn lockdown_matters_only_when_it_hides_kernel_memory() {
+        let state = |text| lockdown(text).map(|check| check.state);
+        assert_eq!(state("none [integrity] confidentiality\n"), Some(State::Ok));
+        assert_eq!(
+            state("none integrity [confidentiality]\n"),
+            Some(State::Missing)
+        );
+        assert_eq!(state(""), None);
+    }
+
+    #[test]
+    fn hooks_that_cannot_be_tried_say_so_and_do_not_forbid_to_run() {
+        let checks = hooks(None);
+        assert_eq!(checks.len(), Hook::ALL.len());
+        assert!(
+            checks
+                .iter()
+                .all(|check| check.state == State::Warn && check.found.contains("not tried"))
+        );
+    }
+
+    #[test]
+    fn a_runtime_that_answers_is_enough() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (here, nowhere) = (
+            dir.path().join("here.sock"),
+            dir.path().join("nowhere.sock"),
+        );
+        let _listener = std::os::unix::net::UnixListener::bind(&here).expect("a socket");
+        let second = std::time::Duration::from_secs(1);
+        let found = runtimes(&Api::new([]).with(nowhere.clone(), here, second));
+        assert_eq!(found.state, State::Ok);
+        assert!(
+            found.found.contains("no docker at") && found.found.contains("podman at"),
+            "{}",
+            found.found
+        );
+        let none = runtimes(&Api::new([]).with(nowhere.clone(), nowhere, second));
+        assert_eq!(none.state, State::Warn);
+    }
+
+    #[test]
+    fn a_line_is_aligned_and_what_is_missing_is_followed_by_what_to_do() {
+        let checks = [
+            Check::ok("short", "here"),
+            Check::failed(State::Missing, "much longer", "gone", "all", "fetch it"),
+        ];
+        let mut out = anstream::StripStream::new(Vec::new());
+        write_pretty(&checks, &mut out).expect("memory");
+        let text = String::from_utf8(out.into_inner()).expect("text");
+        let lines = [
+            "ok       short        here",
+            "missing  much longer  gone",
+            "         without it: all",
+            "         what to do: fetch it",
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), lines);
+    }
+}
