@@ -94,6 +94,14 @@ impl Kernel {
         Ok((ring("EVENTS")?, ring("PAYLOAD")?))
     }
 
+    /// Makes the counters of agent 0, which stands for the node.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn count_for_the_node(&mut self) -> Result<()> {
+        Ok(self.agents.insert(0, Plain(AgentState::default()), 0)?)
+    }
+
     /// Attaches the programs that belong to the node.
     ///
     /// # Errors

@@ -41,10 +41,12 @@ pub struct About {
 pub struct RecordedAgent {
     /// Cgroup id of its topmost cgroup.
     pub cgroup_id: u64,
-    /// Path below the cgroup2 mount.
-    pub cgroup: String,
+    /// Container id, or the cgroup's.
+    pub id: String,
     /// Name.
     pub name: String,
+    /// Path below the cgroup2 mount.
+    pub cgroup: String,
 }
 
 /// One frame.
@@ -204,7 +206,12 @@ mod tests {
 
     fn recording() -> Vec<u8> {
         let about = About { node: "n".into(), kernel: "6.1".into(), boot_epoch: 5 };
-        let agent = RecordedAgent { cgroup_id: 7, cgroup: "/a".into(), name: "a".into() };
+        let agent = RecordedAgent {
+            cgroup_id: 7,
+            id: "7".into(),
+            name: "a".into(),
+            cgroup: "/a".into(),
+        };
         let mut bytes = Vec::new();
         let mut writer = Writer::new(&mut bytes, &about).expect("a Vec takes all");
         writer.agent(&agent).expect("a Vec takes all");

@@ -48,6 +48,11 @@ impl ProcessKey {
     pub fn from_ns(pid: u32, start_ns: u64) -> Self {
         Self { pid, start: start_ns / TICK_NS }
     }
+
+    /// Its start, in nanoseconds since boot, to a tick.
+    pub fn start_ns(self) -> u64 {
+        self.start.saturating_mul(TICK_NS)
+    }
 }
 
 /// What a record says.

@@ -74,3 +74,13 @@ pub enum Fact {
     /// See [`stratum::Fact`].
     Mining(stratum::Fact),
 }
+
+impl Fact {
+    /// What was noticed, for a person.
+    pub fn in_words(&self) -> Option<String> {
+        match self {
+            Self::Ssh(fact) => Some(format!("{fact:?}")),
+            Self::Mining(fact) => Some(format!("{} {}", fact.dialect, fact.message)),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Reverse tunnels: by command line, by wire sizes, and by a relay that works.
+
+use std::sync::Arc;
+
+use super::relay::{Pair, SUSTAINED};
+use super::{Finding, Subject};
+use crate::decode::{ProcessKey, Way};
+use crate::event::Process;
+use crate::flow::Flow;
+use crate::protocol::ssh;
+
+/// Rule id of tunnels on SSH flows.
+pub const SSH_RULE: &str = "reverse-ssh-tunnel";
+/// Rule id of tunnels on any other flow.
+pub const RELAY_RULE: &str = "reverse-tunnel-relay";
+
+/// Stages of [`SSH_RULE`].
+const COMMAND_LINE: usize = 0;
+const WIRE_SIZES: usize = 1;
+const RELAYED: usize = 2;
+/// Stages of [`RELAY_RULE`].
+const MATCHED: usize = 0;
+const STEADY: usize = 1;
+
+/// A command line asks for a remote forward.
+pub fn command_line(
+    agent: u64,
+    process: &Arc<Process>,
+    key: ProcessKey,
+    program: &str,
+    forward: &str,
+    time: u64,
+) -> Finding {
+    Finding {
+        rule: SSH_RULE,
+        stage: COMMAND_LINE,
+        agent,
+        process: Some(process.clone()),
+        subjects: subjects(key, Some(process), None),
+        summary: format!(
+            "{}[{}] was started with a reverse forward ({forward})",
+            process.comm, process.pid
+        ),
+        evidence: vec![format!("{program} command line: {}", process.argv.join(" "))],
+        time,
+    }
+}
+
+/// Record sizes on an SSH flow say that a forward was asked for.
+pub fn wire_sizes(
+    flow: &Flow,
+    fact: &ssh::Fact,
+    process: Option<&Arc<Process>>,
+    time: u64,
+) -> Option<Finding> {
+    let ssh::Fact::ForwardRequested { shown_by, .. } = fact else {
+        return None;
+    };
+    let remote = flow.remote?;
+    Some(Finding {
+        rule: SSH_RULE,
+        stage: WIRE_SIZES,
+        agent: flow.agent,
+        process: process.cloned(),
+        subjects: subjects(flow.owner, process, Some(flow)),
+        summary: format!("{} asked {remote} for a reverse forward over SSH", who(process)),
+        evidence: vec![format!("SSH record sizes to {remote}: {shown_by}")],
+        time,
+    })
+}
+
+/// An inside connection answers outside data.
+pub fn relayed(
+    outside: &Flow,
+    inside: &Flow,
+    pair: &Pair,
+    process: Option<&Arc<Process>>,
+    time: u64,
+) -> Option<Finding> {
+    if !pair.score.is_relay() {
+        return None;
+    }
+    let (from, to) = (outside.remote?, inside.remote?);
+    let ssh = outside.protocol == Some("ssh");
+    let (rule, stage) = match (ssh, pair.score.exchanges() >= SUSTAINED) {
+        (true, _) => (SSH_RULE, RELAYED),
+        (false, false) => (RELAY_RULE, MATCHED),
+        (false, true) => (RELAY_RULE, STEADY),
+    };
+    let mut evidence = vec![format!(
+        "connected to {to} {:.1} ms after data came in from {from}",
+        pair.delay as f64 / 1e6
+    )];
+    evidence.extend(pair.shown.iter().map(|exchange| match exchange.way {
+        Way::In => format!(
+            "{} bytes in from {from}, then {} bytes out to {to}",
+            exchange.outside, exchange.inside
+        ),
+        Way::Out => format!(
+            "{} bytes in from {to}, then {} bytes out to {from}",
+            exchange.inside, exchange.outside
+        ),
+    }));
+    Some(Finding {
+        rule,
+        stage,
+        agent: outside.agent,
+        process: process.cloned(),
+        subjects: subjects(outside.owner, process, Some(outside)),
+        summary: format!(
+            "{} lets {from} reach {to} inside through {}",
+            who(process),
+            if ssh { "a reverse SSH tunnel" } else { "a connection that relays" }
+        ),
+        evidence,
+        time,
+    })
+}
+
+fn who(process: Option<&Arc<Process>>) -> String {
+    process.map_or_else(
+        || "a process of the agent".to_owned(),
+        |process| format!("{}[{}]", process.comm, process.pid),
+    )
+}
+
+/// The flow, the process, and the processes above it: autossh asks for what its
+/// child ssh does.
+fn subjects(
+    key: ProcessKey,
+    process: Option<&Arc<Process>>,
+    flow: Option<&Flow>,
+) -> Vec<Subject> {
+    let mut subjects = Vec::new();
+    if key.pid != 0 {
+        subjects.push(Subject::Process(key));
+    }
+    subjects.extend(flow.map(|flow| Subject::Flow(flow.id)));
+    if let Some(process) = process {
+        let above = process.ancestors.iter();
+        subjects.extend(above.map(|a| Subject::Process(ProcessKey { pid: a.pid, start: 0 })));
+    }
+    subjects
+}

@@ -1,0 +1,402 @@
+//! The journey of a record, in one place:
+//! decode → enrich → flow → protocol → detect → rules → events.
+//!
+//! One synchronous chain, the same for what the kernel sends and for a replay.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::decode::{self, Body, CgroupAction, ProcessKey, Record};
+use crate::detect::mining::Mining;
+use crate::detect::relay::{Pair, Relays};
+use crate::detect::{Finding, ssh_command, tunnel};
+use crate::enrich::process::{Exec, Fork, Processes};
+use crate::event::{
+    self, Agent, AgentChange, AgentState, Direction, Event, FlowState, Gap, Loss, Outcome, Process,
+    Timestamp,
+};
+use crate::flow::{self, Change, Flow, Steering, Table};
+use crate::protocol::Fact;
+use crate::rules::incidents::Incidents;
+use crate::stats::Stats;
+
+/// Where records become events.
+pub struct Pipeline {
+    node: Arc<str>,
+    /// Prefix of event ids: different for each run.
+    run: String,
+    /// Nanoseconds from the Unix epoch to boot.
+    boot_epoch: u64,
+    next_id: u64,
+    agents: HashMap<u64, Arc<Agent>>,
+    /// Records lost of each agent since it appeared.
+    lost: HashMap<u64, u64>,
+    processes: Processes,
+    flows: Table,
+    relays: Relays,
+    mining: Mining,
+    incidents: Incidents,
+    stats: Stats,
+}
+
+/// What a change of a flow leads to, until the flow table is free again.
+struct Consequence {
+    event: Option<(Option<Arc<Process>>, event::Body)>,
+    findings: Vec<Finding>,
+    /// Relays that were seen to work.
+    risen: Vec<Pair>,
+}
+
+impl Pipeline {
+    /// An empty pipeline for the records of one boot of one node.
+    pub fn new(node: &str, run: String, boot_epoch: u64, processes: Processes) -> Self {
+        Self {
+            node: node.into(),
+            run,
+            boot_epoch,
+            next_id: 0,
+            agents: HashMap::new(),
+            lost: HashMap::new(),
+            processes,
+            flows: Table::default(),
+            relays: Relays::default(),
+            mining: Mining::default(),
+            incidents: Incidents::default(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// Counters so far.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// Flows that are followed.
+    pub fn flows(&self) -> &Table {
+        &self.flows
+    }
+
+    /// Pairs of flows that are compared.
+    pub fn relays(&self) -> &Relays {
+        &self.relays
+    }
+
+    /// What the kernel should send more or less of, since the last call.
+    pub fn steering(&mut self) -> Vec<Steering> {
+        std::mem::take(&mut self.flows.steering)
+    }
+
+    /// Takes a record as the kernel sent it.
+    pub fn bytes(&mut self, bytes: &Bytes, out: &mut Vec<Event>) {
+        match decode::record(bytes) {
+            Ok(record) => self.record(&record, out),
+            Err(_) => {
+                self.stats.records += 1;
+                self.stats.refused += 1;
+            }
+        }
+    }
+
+    /// Takes a record.
+    pub fn record(&mut self, record: &Record, out: &mut Vec<Event>) {
+        self.stats.records += 1;
+        match &record.body {
+            Body::Fork { child, uid, comm } => {
+                self.processes.fork(
+                    Fork { parent: record.process, child: *child, uid: *uid, comm: comm.clone() },
+                    record.time,
+                );
+            }
+            Body::Exec(exec) => self.exec(record, exec, out),
+            Body::Exit { status } => self.exit(record, *status, out),
+            Body::Cgroup { action, path, .. } => self.cgroup(record, *action, path, out),
+            _ => self.network(record, out),
+        }
+    }
+
+    /// An agent appeared, is known better, or is gone.
+    pub fn agent(
+        &mut self,
+        id: u64,
+        agent: Agent,
+        state: AgentState,
+        time: u64,
+        out: &mut Vec<Event>,
+    ) {
+        self.agents.insert(id, Arc::new(agent));
+        let body = event::Body::Agent(AgentChange { state });
+        self.emit(id, time, None, body, out);
+        if state == AgentState::Gone {
+            self.agents.remove(&id);
+            self.lost.remove(&id);
+        }
+    }
+
+    /// Brings in a process that was there before.
+    pub fn take_over(&mut self, pid: u32, time: u64) {
+        self.processes.take_over(pid, time);
+    }
+
+    /// Records of an agent (0: of no one agent) were lost.
+    pub fn loss(&mut self, agent: u64, loss: Loss, time: u64, out: &mut Vec<Event>) {
+        *self.lost.entry(agent).or_default() += loss.records;
+        self.emit(agent, time, None, event::Body::Loss(loss), out);
+    }
+
+    /// An agent was not covered from `from` to `to`, nanoseconds since boot.
+    pub fn gap(&mut self, agent: u64, reason: String, from: u64, to: u64, out: &mut Vec<Event>) {
+        let gap = Gap { reason, from: self.at(from), to: self.at(to) };
+        self.emit(agent, to, None, event::Body::Gap(gap), out);
+    }
+
+    fn exec(&mut self, record: &Record, exec: &decode::Exec, out: &mut Vec<Event>) {
+        let process = self.processes.exec(
+            Exec {
+                process: record.process,
+                parent: exec.parent,
+                uid: exec.uid,
+                comm: exec.comm.clone(),
+                exe: (!exec.exe.is_empty()).then(|| exec.exe.clone()),
+                argv: exec.argv.clone(),
+            },
+            record.time,
+        );
+        let body = event::Exec {
+            filename: exec.filename.clone(),
+            argv: exec.argv.clone(),
+            argv_truncated: exec.argv_truncated,
+            memfd: exec.links == 0,
+            stdio_sockets: (0..3).filter(|n| exec.stdio_sockets & (1 << n) != 0).collect(),
+        };
+        let id = self.emit(
+            record.agent,
+            record.time,
+            Some(process.clone()),
+            event::Body::Exec(body),
+            out,
+        );
+        if let Some(forward) = ssh_command::remote_forward(&exec.argv) {
+            let finding = tunnel::command_line(
+                record.agent,
+                &process,
+                record.process,
+                forward.program,
+                &forward.spec,
+                record.time,
+            );
+            self.find(&finding, Some(id), out);
+        }
+    }
+
+    fn exit(&mut self, record: &Record, status: u32, out: &mut Vec<Event>) {
+        let process = self.process(record.process, record.time);
+        self.processes.exit(record.process, record.time);
+        let signal = i32::try_from(status & 0x7f).unwrap_or_default();
+        let code = i32::try_from(status >> 8 & 0xff).unwrap_or_default();
+        let body = event::Exit {
+            code: (signal == 0).then_some(code),
+            signal: (signal != 0).then_some(signal),
+            runtime_ns: (record.process.start != 0)
+                .then(|| record.time.saturating_sub(record.process.start_ns())),
+        };
+        self.emit(record.agent, record.time, process, event::Body::Exit(body), out);
+    }
+
+    fn cgroup(&mut self, record: &Record, action: CgroupAction, path: &str, out: &mut Vec<Event>) {
+        let (action, process) = match action {
+            CgroupAction::Created => ("created", None),
+            CgroupAction::Removed => ("removed", None),
+            CgroupAction::Entered => ("entered", self.process(record.process, record.time)),
+        };
+        let body = event::Cgroup { action, path: path.to_owned() };
+        self.emit(record.agent, record.time, process, event::Body::Cgroup(body), out);
+    }
+
+    fn network(&mut self, record: &Record, out: &mut Vec<Event>) {
+        let mut consequences = Vec::new();
+        let Self { flows, relays, mining, processes, .. } = self;
+        flows.apply(record, |flow, change| {
+            consequences.push(consequence(record, flow, &change, relays, mining, processes));
+        });
+        for consequence in consequences {
+            let id = consequence
+                .event
+                .map(|(process, body)| self.emit(record.agent, record.time, process, body, out));
+            for finding in &consequence.findings {
+                self.find(finding, id.clone(), out);
+            }
+            for pair in &consequence.risen {
+                let (Some(outside), Some(inside)) =
+                    (self.flows.get(pair.outside), self.flows.get(pair.inside))
+                else {
+                    continue;
+                };
+                let connector = inside.connector.unwrap_or(inside.owner);
+                let process = self.processes.get(connector);
+                let finding =
+                    tunnel::relayed(outside, inside, pair, process.as_ref(), record.time);
+                if let Some(finding) = finding {
+                    self.find(&finding, None, out);
+                }
+            }
+        }
+    }
+
+    fn find(&mut self, finding: &Finding, event: Option<Arc<str>>, out: &mut Vec<Event>) {
+        let coverage = match self.lost.get(&finding.agent) {
+            None | Some(0) => "complete".to_owned(),
+            Some(records) => format!("{records} records of this agent were lost"),
+        };
+        let time = self.at(finding.time);
+        if let Some(alert) = self.incidents.take(finding, event, time, &coverage) {
+            self.stats.alerts += 1;
+            let body = event::Body::Alert(Arc::new(alert));
+            self.emit(finding.agent, finding.time, finding.process.clone(), body, out);
+        }
+    }
+
+    fn process(&mut self, key: ProcessKey, time: u64) -> Option<Arc<Process>> {
+        if key.pid == 0 {
+            return None;
+        }
+        self.processes.get_or_take_over(key, time)
+    }
+
+    fn at(&self, boot_time: u64) -> Timestamp {
+        Timestamp(self.boot_epoch.saturating_add(boot_time))
+    }
+
+    fn emit(
+        &mut self,
+        agent: u64,
+        time: u64,
+        process: Option<Arc<Process>>,
+        body: event::Body,
+        out: &mut Vec<Event>,
+    ) -> Arc<str> {
+        let id: Arc<str> = format!("{}-{}", self.run, self.next_id).into();
+        self.next_id += 1;
+        self.stats.events += 1;
+        out.push(Event {
+            id: id.clone(),
+            time: self.at(time),
+            node: self.node.clone(),
+            agent: self.agents.get(&agent).cloned(),
+            process,
+            body,
+        });
+        id
+    }
+}
+
+/// What follows from one change of one flow.
+fn consequence(
+    record: &Record,
+    flow: &Flow,
+    change: &Change,
+    relays: &mut Relays,
+    mining: &mut Mining,
+    processes: &mut Processes,
+) -> Consequence {
+    let actor = match change {
+        Change::Attempted | Change::Sent => record.process,
+        _ => flow.connector.unwrap_or(flow.owner),
+    };
+    let process = match actor.pid {
+        0 => None,
+        _ => processes.get_or_take_over(actor, record.time),
+    };
+    let related = |one: ProcessKey, other: ProcessKey| is_related(processes, one, other);
+    let mut result = Consequence { event: None, findings: Vec::new(), risen: Vec::new() };
+    let body = match change {
+        Change::Attempted => network_body(flow, Outcome::Attempted).map(event::Body::Connect),
+        Change::Sent => network_body(flow, Outcome::Attempted).map(event::Body::Send),
+        Change::Opened if flow.direction == Some(Direction::Inbound) => {
+            network_body(flow, Outcome::Established).map(event::Body::Accept)
+        }
+        Change::Opened => {
+            relays.opened(flow, related);
+            flow_body(flow, FlowState::Open, Vec::new(), record.time)
+        }
+        Change::Identified => flow_body(flow, FlowState::Identified, Vec::new(), record.time),
+        Change::Fact(fact) => {
+            result.findings.extend(match fact {
+                Fact::Mining(fact) => mining.message(flow, fact, process.clone(), record.time),
+                Fact::Ssh(fact) => {
+                    tunnel::wire_sizes(flow, fact, process.as_ref(), record.time)
+                }
+            });
+            let facts = fact.in_words().into_iter().collect::<Vec<_>>();
+            (!facts.is_empty())
+                .then(|| flow_body(flow, FlowState::Update, facts, record.time))
+                .flatten()
+        }
+        Change::Burst(burst) => {
+            result.risen = relays.burst(flow, burst, related);
+            None
+        }
+        Change::Failed | Change::Closed => {
+            relays.closed(flow.id);
+            mining.closed(flow.id);
+            let failed = matches!(change, Change::Failed);
+            let state = if failed { FlowState::Failed } else { FlowState::Closed };
+            flow_body(flow, state, Vec::new(), record.time)
+        }
+    };
+    result.event = body.map(|body| (process, body));
+    result
+}
+
+/// Whether two processes are the same or one is above the other.
+fn is_related(processes: &Processes, one: ProcessKey, other: ProcessKey) -> bool {
+    let above = |key: ProcessKey, pid: u32| {
+        processes.get(key).is_some_and(|process| process.ancestors.iter().any(|a| a.pid == pid))
+    };
+    one == other || one.pid == 0 || above(one, other.pid) || above(other, one.pid)
+}
+
+fn network_body(flow: &Flow, result: Outcome) -> Option<event::Network> {
+    Some(event::Network {
+        flow: flow::id_text(flow.id),
+        transport: flow.transport,
+        local: flow.local,
+        remote: flow.remote?,
+        result,
+    })
+}
+
+fn flow_body(
+    flow: &Flow,
+    state: FlowState,
+    facts: Vec<String>,
+    now: u64,
+) -> Option<event::Body> {
+    let outbound = flow.is_outbound();
+    Some(event::Body::Flow(Box::new(event::Flow {
+        flow: flow::id_text(flow.id),
+        peer_flow: flow.peer.map(flow::id_text),
+        owner: if outbound { "creator" } else { "listener" },
+        state,
+        direction: if outbound { Direction::Outbound } else { Direction::Inbound },
+        transport: flow.transport,
+        local: flow.local,
+        remote: flow.remote?,
+        protocol: flow.protocol,
+        result: match (flow.established, state) {
+            (Some(_), _) => Outcome::Established,
+            (None, FlowState::Failed) => Outcome::Abandoned,
+            (None, _) => Outcome::Attempted,
+        },
+        bytes_out: flow.bytes[0],
+        bytes_in: flow.bytes[1],
+        packets_out: flow.packets[0],
+        packets_in: flow.packets[1],
+        duration_ns: match state {
+            FlowState::Closed => flow.established.map(|from| now.saturating_sub(from)),
+            _ => None,
+        },
+        facts,
+    })))
+}
