@@ -19,6 +19,16 @@ pub enum Side {
     Responder,
 }
 
+impl Side {
+    /// The opposite end.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Initiator => Self::Responder,
+            Self::Responder => Self::Initiator,
+        }
+    }
+}
+
 /// What a parser is fed: the next part of one side's stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input<'a> {
@@ -62,8 +72,14 @@ pub struct Protocol {
 
 /// Every protocol, tried together on each flow; the first found wins.
 pub static PROTOCOLS: &[Protocol] = &[
-    Protocol { name: "ssh", parser: || Box::new(ssh::Ssh::default()) },
-    Protocol { name: "stratum", parser: || Box::new(stratum::Stratum::default()) },
+    Protocol {
+        name: "ssh",
+        parser: || Box::new(ssh::Ssh::default()),
+    },
+    Protocol {
+        name: "stratum",
+        parser: || Box::new(stratum::Stratum::default()),
+    },
 ];
 
 /// What a parser noticed.

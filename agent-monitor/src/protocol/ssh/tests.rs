@@ -1,0 +1,490 @@
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::super::Fact as AnyFact;
+use super::*;
+
+/// A segment of a capture; what was encrypted is kept as its length only.
+#[derive(Clone, Debug)]
+struct Segment {
+    side: Side,
+    clear: Vec<u8>,
+    encrypted: usize,
+}
+
+impl Segment {
+    /// The whole segment; what stands for ciphertext must not matter.
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = self.clear.clone();
+        bytes.resize(bytes.len() + self.encrypted, 0xee);
+        bytes
+    }
+
+    fn cut(&self, at: usize) -> [Self; 2] {
+        let side = self.side;
+        let clear = at.min(self.clear.len());
+        let (first, second) = (self.clear[..clear].to_vec(), self.clear[clear..].to_vec());
+        let encrypted = at - clear;
+        [
+            Self {
+                side,
+                clear: first,
+                encrypted,
+            },
+            Self {
+                side,
+                clear: second,
+                encrypted: self.encrypted - encrypted,
+            },
+        ]
+    }
+}
+
+fn captures() -> Vec<(String, Vec<Segment>)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/ssh");
+    let mut all: Vec<_> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "json")
+        })
+        .map(|path| {
+            (
+                path.file_stem().unwrap().to_string_lossy().into_owned(),
+                load(&path),
+            )
+        })
+        .collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    assert!(all.len() > 40, "captures are missing");
+    all
+}
+
+fn capture(name: &str) -> Vec<Segment> {
+    load(&Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../tests/data/ssh/{name}.json")))
+}
+
+fn load(path: &Path) -> Vec<Segment> {
+    let rows: Vec<serde_json::Value> =
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    rows.iter()
+        .map(|row| Segment {
+            side: if row["side"] == "initiator" {
+                Side::Initiator
+            } else {
+                Side::Responder
+            },
+            clear: hex(row["hex"].as_str().unwrap_or("")),
+            encrypted: row["encrypted"].as_u64().unwrap_or(0) as usize,
+        })
+        .collect()
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+        .collect()
+}
+
+fn run(segments: &[Segment]) -> (Vec<Fact>, Ssh) {
+    let mut ssh = Ssh::default();
+    let mut facts = Vec::new();
+    for segment in segments {
+        ssh.feed(segment.side, Input::Bytes(&segment.bytes()), &mut facts);
+    }
+    let facts = facts
+        .into_iter()
+        .map(|fact| match fact {
+            AnyFact::Ssh(fact) => fact,
+            AnyFact::Mining(fact) => panic!("{fact:?}"),
+        })
+        .collect();
+    (facts, ssh)
+}
+
+/// Kinds of facts, without their words.
+fn kinds(facts: &[Fact]) -> Vec<&'static str> {
+    facts
+        .iter()
+        .map(|fact| match fact {
+            Fact::Banner { .. } => "banner",
+            Fact::Kex { .. } => "kex",
+            Fact::Authenticated { .. } => "authenticated",
+            Fact::ForwardRequested { .. } => "requested",
+            Fact::ForwardedOpen { .. } => "open",
+        })
+        .collect()
+}
+
+fn told(segments: &[Segment]) -> (bool, bool) {
+    let kinds = kinds(&run(segments).0);
+    (kinds.contains(&"requested"), kinds.contains(&"open"))
+}
+
+/// Index of the first segment after the one that lets the client in.
+fn after_success(segments: &[Segment]) -> usize {
+    let count = (1..=segments.len())
+        .find(|&n| kinds(&run(&segments[..n]).0).contains(&"authenticated"))
+        .expect("never authenticated");
+    // The fact comes with the segment after it.
+    count - 1
+}
+
+/// Whether a capture asks for a forward, and a connection came through that sizes can show.
+fn expected(name: &str) -> (bool, bool) {
+    let compressed = ["dbclient-R", "chacha20-R-compressed"].contains(&name);
+    let asks = name.contains("-R") && !compressed;
+    let comes = name.contains("-R-traffic")
+        || [
+            "asyncssh-R",
+            "node-ssh2-R",
+            "paramiko-R",
+            "plink-R",
+            "chacha20-M-R-late",
+        ]
+        .contains(&name);
+    (asks, asks && comes)
+}
+
+#[test]
+fn tells_remote_forwards_from_everything_else_in_every_capture() {
+    for (name, segments) in captures() {
+        assert_eq!(told(&segments), expected(&name), "{name}");
+    }
+}
+
+#[test]
+fn a_capture_yields_two_banners_the_algorithms_and_the_login() {
+    for (name, segments) in captures() {
+        let (facts, _) = run(&segments);
+        let kinds = kinds(&facts);
+        assert_eq!(kinds[..3], ["banner", "banner", "kex"], "{name}");
+        let compressed = facts.iter().any(|fact| {
+            matches!(fact, Fact::Kex { algorithms, .. } if algorithms.compression_to_server != "none")
+        });
+        assert_eq!(kinds.contains(&"authenticated"), !compressed, "{name}");
+    }
+}
+
+#[test]
+fn negotiated_names_are_those_asked_for() {
+    let (facts, _) = run(&capture("aes128-ctr-command"));
+    let algorithms = facts
+        .iter()
+        .find_map(|fact| match fact {
+            Fact::Kex {
+                algorithms,
+                client: Side::Initiator,
+            } => Some(algorithms),
+            _ => None,
+        })
+        .unwrap();
+    assert_eq!(algorithms.cipher_to_server, "aes128-ctr");
+    assert_eq!(
+        algorithms.mac_to_client.as_deref(),
+        Some("hmac-sha2-256-etm@openssh.com")
+    );
+    assert_eq!(algorithms.kex, "sntrup761x25519-sha512");
+    assert!(algorithms.ext_info);
+}
+
+#[test]
+fn the_client_is_who_behaves_as_one_even_if_it_accepted_the_connection() {
+    let mut segments = capture("chacha20-R-traffic");
+    for segment in &mut segments {
+        segment.side = segment.side.other();
+    }
+    let (facts, _) = run(&segments);
+    assert!(facts.iter().any(|f| matches!(
+        f,
+        Fact::Kex {
+            client: Side::Responder,
+            ..
+        }
+    )));
+    assert!(facts.iter().any(|f| matches!(
+        f,
+        Fact::ForwardedOpen {
+            client: Side::Responder,
+            ..
+        }
+    )));
+}
+
+#[test]
+fn every_prefix_tells_a_prefix_of_the_facts() {
+    for (name, segments) in captures() {
+        let (all, _) = run(&segments);
+        for count in 0..segments.len() {
+            let (facts, _) = run(&segments[..count]);
+            assert_eq!(facts, all[..facts.len()], "{name} {count}");
+        }
+    }
+}
+
+#[test]
+fn every_split_of_the_part_in_clear_tells_the_same() {
+    for name in ["chacha20-R-localhost", "plink-R", "dbclient-R"] {
+        let segments = capture(name);
+        let (all, _) = run(&segments);
+        for at in 0..segments.len() {
+            for cut in 1..segments[at].clear.len() {
+                let mut split = segments.clone();
+                split.splice(at..=at, segments[at].cut(cut));
+                assert_eq!(run(&split).0, all, "{name} {at} {cut}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_split_of_the_encrypted_part_tells_of_a_forward_that_was_not() {
+    // A server that cuts a record to look like several could only accuse its
+    // own client; record sizes here are all multiples of four.
+    for (name, segments) in captures() {
+        let expected = expected(&name);
+        for at in 0..segments.len() {
+            for cut in 1..segments[at].encrypted.min(800) {
+                if segments[at].side == Side::Responder && cut % 4 == 0 {
+                    continue;
+                }
+                let mut split = segments.clone();
+                split.splice(at..=at, segments[at].cut(segments[at].clear.len() + cut));
+                let told = told(&split);
+                assert!(
+                    (expected.0 || !told.0) && (expected.1 || !told.1),
+                    "{name} {at} {cut}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn records_that_share_a_segment_tell_the_same() {
+    // A flight may be written at once, or be held back by Nagle's algorithm.
+    for (name, flight, sum) in [
+        ("chacha20-R-localhost", 2, 128),
+        ("chacha20-R-star", 2, 112),
+        ("chacha20-R-any4", 2, 120),
+        ("chacha20-R-two", 3, 196),
+        ("aes128-gcm-R-localhost", 2, 136),
+        ("aes128-gcm-R-star", 2, 120),
+        ("aes128-ctr-R-localhost", 2, 168),
+        ("aes128-ctr-eam-R", 2, 160),
+    ] {
+        let mut segments = capture(name);
+        let at = after_success(&segments);
+        let merged: usize = segments[at..at + flight].iter().map(|s| s.encrypted).sum();
+        assert_eq!(merged, sum, "{name}");
+        segments[at].encrypted = merged;
+        segments.drain(at + 1..at + flight);
+        assert_eq!(told(&segments), (true, false), "{name}");
+    }
+}
+
+#[test]
+fn a_command_written_in_two_segments_is_no_forward() {
+    for (name, session) in [
+        ("chacha20-command", 52),
+        ("aes128-gcm-git", 52),
+        ("aes128-ctr-shell", 68),
+    ] {
+        let mut segments = capture(name);
+        let at = after_success(&segments);
+        let halves = segments[at].cut(session);
+        segments.splice(at..=at, halves);
+        assert_eq!(told(&segments), (false, false), "{name}");
+    }
+}
+
+#[test]
+fn a_slow_network_that_brings_the_servers_first_words_early_tells_the_same() {
+    for (name, segments) in captures() {
+        // Where paramiko's sizes are all alike, an early word leaves it ambiguous.
+        if ["plink-R", "aes128-ctr-eam-R"].contains(&name.as_str()) || !expected(&name).0 {
+            continue;
+        }
+        let at = after_success(&segments);
+        let mut late = segments.clone();
+        if let Some(first) = (at..at + 5).find(|&n| late[n].side == Side::Responder) {
+            let word = late.remove(first);
+            late.insert(at, word);
+        }
+        assert_eq!(told(&late), expected(&name), "{name}");
+    }
+}
+
+#[test]
+fn segments_that_were_not_captured_count_by_their_length() {
+    for (name, segments) in captures() {
+        let mut ssh = Ssh::default();
+        let mut facts = Vec::new();
+        for segment in &segments {
+            let input_bytes = segment.bytes();
+            let input = if segment.clear.is_empty() {
+                Input::Skipped(segment.encrypted as u32)
+            } else {
+                Input::Bytes(&input_bytes)
+            };
+            ssh.feed(segment.side, input, &mut facts);
+        }
+        let whole: Vec<AnyFact> = run(&segments).0.into_iter().map(AnyFact::Ssh).collect();
+        assert_eq!(facts, whole, "{name}");
+    }
+}
+
+#[test]
+fn a_gap_stops_the_sizes_but_not_the_protocol() {
+    let segments = capture("chacha20-R-traffic");
+    for at in 2..segments.len() {
+        let mut ssh = Ssh::default();
+        let mut facts = Vec::new();
+        for (n, segment) in segments.iter().enumerate() {
+            if n == at {
+                ssh.feed(segment.side, Input::Gap, &mut facts);
+                let before = facts.len();
+                assert!(!ssh.wants_segments());
+                for later in &segments[at..] {
+                    let answer = ssh.feed(later.side, Input::Bytes(&later.bytes()), &mut facts);
+                    assert_eq!(answer, Answer::Found);
+                }
+                // Only the part in clear of the other side may still speak.
+                let new: BTreeSet<_> = facts[before..]
+                    .iter()
+                    .filter(|f| !matches!(f, AnyFact::Ssh(Fact::Banner { .. } | Fact::Kex { .. })))
+                    .collect::<Vec<_>>()
+                    .into_iter()
+                    .map(|f| format!("{f:?}"))
+                    .collect();
+                assert!(new.is_empty(), "{at}: {new:?}");
+                break;
+            }
+            ssh.feed(segment.side, Input::Bytes(&segment.bytes()), &mut facts);
+        }
+    }
+}
+
+#[test]
+fn segments_are_wanted_until_there_is_nothing_more_to_learn() {
+    assert!(
+        run(&capture("chacha20-R-localhost")[..16])
+            .1
+            .wants_segments()
+    );
+    assert!(!run(&capture("chacha20-command")).1.wants_segments());
+    assert!(!run(&capture("chacha20-R-traffic")).1.wants_segments());
+    assert!(!Ssh::default().wants_segments());
+}
+
+fn first(side: Side, bytes: &[u8]) -> (Answer, Vec<AnyFact>) {
+    let mut facts = Vec::new();
+    let answer = Ssh::default().feed(side, Input::Bytes(bytes), &mut facts);
+    (answer, facts)
+}
+
+#[test]
+fn a_server_may_say_other_lines_first() {
+    let (answer, facts) = first(Side::Responder, b"welcome\r\nto this host\nSSH-2.0-x y\r\n");
+    assert_eq!(answer, Answer::Found);
+    let text = "SSH-2.0-x y".to_owned();
+    assert_eq!(
+        facts,
+        [AnyFact::Ssh(Fact::Banner {
+            side: Side::Responder,
+            text
+        })]
+    );
+}
+
+#[test]
+fn an_identification_string_is_at_most_255_bytes() {
+    let line = |length: usize| {
+        let mut line = b"SSH-2.0-".to_vec();
+        line.resize(length - 2, b'x');
+        line.extend_from_slice(b"\r\n");
+        line
+    };
+    assert_eq!(first(Side::Initiator, &line(255)).0, Answer::Found);
+    assert_eq!(first(Side::Initiator, &line(256)).0, Answer::NotThis);
+}
+
+#[test]
+fn is_not_ssh_when_neither_side_begins_as_such() {
+    let mut ssh = Ssh::default();
+    let mut facts = Vec::new();
+    let request = Input::Bytes(b"GET / HTTP/1.1\r\n");
+    assert_eq!(
+        ssh.feed(Side::Initiator, request, &mut facts),
+        Answer::NeedMore
+    );
+    let response = Input::Bytes(b"HTTP/1.1 200 OK\r\n");
+    assert_eq!(
+        ssh.feed(Side::Responder, response, &mut facts),
+        Answer::NotThis
+    );
+    assert_eq!(
+        first(Side::Initiator, b"\x16\x03\x01\x00\x05").0,
+        Answer::NotThis
+    );
+    assert_eq!(first(Side::Responder, &[b'x'; 9000]).0, Answer::NotThis);
+    assert_eq!(
+        first(Side::Initiator, b"see SSH-2.0-x\r\n").0,
+        Answer::NeedMore
+    );
+    assert_eq!(first(Side::Initiator, b"SS").0, Answer::NeedMore);
+}
+
+fn any_input() -> impl Strategy<Value = (bool, Option<Vec<u8>>, u32)> {
+    (
+        any::<bool>(),
+        proptest::option::weighted(0.8, proptest::collection::vec(any::<u8>(), 0..200)),
+        0..3000u32,
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn no_input_panics(after in 0..40usize, inputs in proptest::collection::vec(any_input(), 0..60)) {
+        let segments = capture("chacha20-R-traffic");
+        let mut ssh = Ssh::default();
+        let mut facts = Vec::new();
+        for segment in segments.iter().take(after) {
+            ssh.feed(segment.side, Input::Bytes(&segment.bytes()), &mut facts);
+        }
+        for (initiator, bytes, length) in &inputs {
+            let side = if *initiator { Side::Initiator } else { Side::Responder };
+            let input = match bytes {
+                Some(bytes) => Input::Bytes(bytes),
+                None if *length == 0 => Input::Gap,
+                None => Input::Skipped(*length),
+            };
+            ssh.feed(side, input, &mut facts);
+        }
+    }
+
+    #[test]
+    fn splitting_the_part_in_clear_anywhere_changes_nothing(
+        cuts in proptest::collection::vec(1..400usize, 1..40),
+    ) {
+        let segments = capture("aes128-gcm-R-traffic");
+        let mut cuts = cuts.iter().cycle();
+        let mut split = Vec::new();
+        for segment in &segments {
+            let mut rest = segment.clone();
+            while let Some(&cut) = cuts.next().filter(|&&cut| cut < rest.clear.len()) {
+                let [head, tail] = rest.cut(cut);
+                split.push(head);
+                rest = tail;
+            }
+            split.push(rest);
+        }
+        prop_assert_eq!(run(&split).0, run(&segments).0);
+    }
+}
