@@ -17,7 +17,7 @@ use crate::docker::{self, Docker};
 use crate::netns::{self, Netns};
 use crate::paths;
 use crate::process::{MARKER, Process, checked};
-use crate::world::World;
+use crate::world::{GATEWAY, NAMES, World};
 
 /// How long [`Agent::run`] lets a command take.
 const RUN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -229,8 +229,12 @@ impl Container {
         let mut command = docker.command();
         command
             .args(["run", "--detach", "--init", "--network=none"])
+            .args(["--dns", GATEWAY])
             .args(["--name", &name])
             .args(["--label", &format!("{}={}", docker::LABEL, world.id())]);
+        for (host, address) in NAMES {
+            command.arg(format!("--add-host={host}:{address}"));
+        }
         for (outside, inside, writable) in shares(world, &name)? {
             let mode = if writable { "rw" } else { "ro" };
             command.args(["-v", &format!("{}:{inside}:{mode}", outside.display())]);
@@ -305,9 +309,14 @@ impl Root {
     fn mount(world: &World, name: &str) -> Result<Self> {
         let dir = world.dir().join(format!("root-{name}"));
         let path = dir.join("root");
-        for folder in ["upper", "work", "root"] {
+        for folder in ["upper/etc", "work", "root"] {
             std::fs::create_dir_all(dir.join(folder))?;
         }
+        let names = NAMES.map(|(host, address)| format!("{address} {host}\n"));
+        let hosts = format!("127.0.0.1 localhost\n{}", names.concat());
+        std::fs::write(dir.join("upper/etc/hosts"), hosts)?;
+        let resolver = format!("nameserver {GATEWAY}\n");
+        std::fs::write(dir.join("upper/etc/resolv.conf"), resolver)?;
         let mut script = format!(
             "set -e; cd {}; mount -t overlay overlay -o lowerdir={},upperdir=upper,workdir=work root; \
              mount -t proc proc root/proc; mount --rbind /dev root/dev; ",

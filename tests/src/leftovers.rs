@@ -1,8 +1,10 @@
 //! Names that tell who made a thing, and the removal of what a killed run left.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Once;
 
+use crate::process::MARKER;
 use crate::{cgroup, netns};
 
 /// Prefix of an agent's network namespace.
@@ -73,19 +75,25 @@ fn report(result: anyhow::Result<()>) {
     }
 }
 
-/// Everything of this process that exists now, by name: for tests that check
-/// that nothing stays behind.
-pub fn of_this_process() -> Vec<String> {
-    let owner = owner();
+/// Everything that exists now of the world (or worlds) whose id contains `id`:
+/// cgroups, namespaces, folders and processes. For tests that nothing stays behind.
+pub fn of(id: &str) -> Vec<String> {
     let groups = cgroup::existing().unwrap_or_default();
     let mut found: Vec<String> = groups.iter().map(|group| group.path().to_owned()).collect();
     found.extend(netns::names());
-    let folders = fs::read_dir(std::env::temp_dir()).into_iter().flatten();
-    found.extend(
-        folders
-            .flatten()
-            .map(|folder| folder.path().display().to_string()),
-    );
-    found.retain(|name| name.contains(&owner));
+    found.extend(listing(&std::env::temp_dir()));
+    found.retain(|name| name.contains(id));
+    let mark = format!("{MARKER}={id}");
+    found.extend(listing(Path::new("/proc")).into_iter().filter(|process| {
+        fs::read(format!("{process}/environ"))
+            .is_ok_and(|environ| String::from_utf8_lossy(&environ).contains(&mark))
+    }));
     found
+}
+
+fn listing(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.path().display().to_string())
+        .collect()
 }

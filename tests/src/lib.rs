@@ -18,5 +18,8 @@ pub mod leftovers;
 pub mod netns;
 pub mod paths;
 pub mod process;
+pub mod scenario;
+pub mod services;
+pub mod traffic;
 pub mod wait;
 pub mod world;

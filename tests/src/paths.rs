@@ -53,3 +53,18 @@ pub fn rootfs() -> Result<PathBuf> {
     path.canonicalize()
         .with_context(|| path.display().to_string())
 }
+
+/// Third-party Node packages for tests: `AGENT_MONITOR_NPM`, or `target/npm/node_modules`.
+///
+/// # Errors
+/// When they are not installed yet.
+pub fn npm() -> Result<PathBuf> {
+    let path = std::env::var_os("AGENT_MONITOR_NPM")
+        .map_or_else(|| target().join("npm/node_modules"), PathBuf::from);
+    ensure!(
+        path.join("stratum").exists(),
+        "{} has no package `stratum`: run `cargo xtask setup`, or set AGENT_MONITOR_NPM",
+        path.display()
+    );
+    Ok(path)
+}

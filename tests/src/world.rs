@@ -12,12 +12,22 @@ use crate::leftovers;
 use crate::netns::{self, Netns};
 use crate::process::Process;
 
-/// The internet's own address on the network agents are in, and their gateway.
+/// The internet's own address on the network agents are in, their gateway and
+/// their name server (which refuses, unless a test starts one).
 pub const GATEWAY: &str = "203.0.113.1";
 /// A host far away: the server of most scenarios.
 pub const SERVER: &str = "198.51.100.1";
 /// Another host far away.
 pub const OTHER_SERVER: &str = "192.0.2.1";
+
+/// Names that every agent can resolve, from its `/etc/hosts`.
+pub const NAMES: [(&str, &str); 5] = [
+    ("api.example", SERVER),
+    ("git.example", SERVER),
+    ("hub.example", OTHER_SERVER),
+    ("pool.example", OTHER_SERVER),
+    ("web.example", SERVER),
+];
 
 const BRIDGE: &str = "br0";
 
