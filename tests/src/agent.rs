@@ -1,0 +1,373 @@
+//! Agents: what agent-monitor watches.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::fd::AsFd;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::cgroup::Cgroup;
+use crate::docker::{self, Docker};
+use crate::netns::{self, Netns};
+use crate::paths;
+use crate::process::{MARKER, Process, checked};
+use crate::world::{GATEWAY, NAMES, World};
+
+/// How long [`Agent::run`] lets a command take.
+const RUN_TIMEOUT: Duration = Duration::from_secs(20);
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A container, or a cgroup that behaves like one, with an address of its own in
+/// a [`World`]. Only an idle init process runs in it until something is started.
+#[derive(Debug)]
+pub struct Agent {
+    name: String,
+    address: String,
+    cgroup: Cgroup,
+    kind: Kind,
+    // After `kind`: a container goes before its namespace.
+    netns: Netns,
+    world: Arc<World>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Docker { container: Container },
+    Cgroup { root: Root, _cgroup: OwnCgroup },
+}
+
+impl Agent {
+    /// Starts a Docker container named `<name>.<world id>`.
+    ///
+    /// # Errors
+    /// When Docker cannot be had, or refuses.
+    pub fn docker(world: &Arc<World>, name: &str) -> Result<Self> {
+        let container = Container::start(Docker::shared()?, world, name)?;
+        let pid = container.init()?;
+        let (netns, address) = world.join(|name| Netns::attach(name, pid))?;
+        Ok(Self {
+            name: container.name.clone(),
+            address,
+            cgroup: Cgroup::of_process(pid)?,
+            kind: Kind::Docker { container },
+            netns,
+            world: Arc::clone(world),
+        })
+    }
+
+    /// Makes the cgroup `/agent-monitor-test/<name>.<world id>`, whose processes
+    /// see a copy of the same root filesystem. Takes some ten milliseconds.
+    ///
+    /// # Errors
+    /// When the cgroup or the mounts cannot be made.
+    pub fn cgroup(world: &Arc<World>, name: &str) -> Result<Self> {
+        let name = format!("{name}.{}", world.id());
+        let cgroup = Cgroup::create(&name)?;
+        let own = OwnCgroup(cgroup.clone());
+        let root = Root::mount(world, &name)?;
+        let (netns, address) = world.join(Netns::create)?;
+        Ok(Self {
+            name,
+            address,
+            cgroup,
+            kind: Kind::Cgroup { root, _cgroup: own },
+            netns,
+            world: Arc::clone(world),
+        })
+    }
+
+    /// Its name: the container's, or the last part of the cgroup's path.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its address in the world.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Its version 2 cgroup.
+    pub fn group(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    /// Its network namespace.
+    pub fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    /// The world it lives in.
+    pub fn world(&self) -> &Arc<World> {
+        &self.world
+    }
+
+    /// The container's 64-digit id, for Docker.
+    pub fn container_id(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Docker { container } => Some(&container.id),
+            Kind::Cgroup { .. } => None,
+        }
+    }
+
+    /// Value of `DOCKER_HOST` for the container's daemon, unless it is the default one.
+    pub fn docker_host(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Docker { container } => container.docker.host(),
+            Kind::Cgroup { .. } => None,
+        }
+    }
+
+    /// The `--agent` selector that chooses exactly this agent by its cgroup.
+    pub fn selector(&self) -> String {
+        format!("cgroup:{}", self.cgroup.path())
+    }
+
+    /// A folder that the host and the agent share; inside it is
+    /// [`paths::INSIDE_SHARED`].
+    pub fn shared(&self) -> PathBuf {
+        shared(&self.world, &self.name)
+    }
+
+    /// Starts a program inside the agent, found by the agent's own `PATH`. It is
+    /// in the agent's cgroup and namespaces from before its exec.
+    ///
+    /// # Errors
+    /// When it cannot be started. With Docker a program that does not exist is
+    /// noticed only when it is waited for.
+    pub fn spawn(&self, argv: &[&str]) -> Result<Process> {
+        let (program, args) = argv.split_first().context("an empty command")?;
+        let marker = format!("{}-{}", self.world.id(), self.world.next_process());
+        let log = self.world.next_log(program);
+        let (mut command, by_client) = match &self.kind {
+            Kind::Docker { container } => (container.exec(&marker, argv), true),
+            Kind::Cgroup { root, .. } => {
+                let mut command = Command::new(program);
+                command
+                    .args(args)
+                    .env_clear()
+                    .env("PATH", PATH)
+                    .env("HOME", "/root")
+                    .env(MARKER, &marker);
+                enter_cgroup(&mut command, self.cgroup.entrance()?);
+                netns::enter_on_exec(&mut command, self.netns.open()?);
+                root.enter_on_exec(&mut command)?;
+                (command, false)
+            }
+        };
+        let process = Process::start(&mut command, &log)?;
+        Ok(process
+            .named(program)
+            .in_cgroup(self.cgroup.clone(), marker, by_client))
+    }
+
+    /// Runs a program inside the agent to its end and returns its output, stderr
+    /// included.
+    ///
+    /// # Errors
+    /// When it fails or takes longer than twenty seconds.
+    pub fn run(&self, argv: &[&str]) -> Result<String> {
+        self.spawn(argv)?.finish(RUN_TIMEOUT)
+    }
+
+    /// Starts `tests/scenarios/<script>` with the agent's Python.
+    ///
+    /// # Errors
+    /// As [`Agent::spawn`].
+    pub fn python(&self, script: &str, args: &[&str]) -> Result<Process> {
+        let path = format!("{}/{script}", paths::INSIDE_SCENARIOS);
+        self.spawn(&[&["python3", "-u", &path], args].concat())
+    }
+}
+
+/// Folders shared with an agent, by name inside: (host path, inside, writable).
+fn shares(world: &World, name: &str) -> Result<[(PathBuf, &'static str, bool); 3]> {
+    let shared = shared(world, name);
+    std::fs::create_dir_all(&shared).with_context(|| format!("make {}", shared.display()))?;
+    Ok([
+        (paths::bin()?, paths::INSIDE_BIN, false),
+        (
+            paths::scenarios().canonicalize()?,
+            paths::INSIDE_SCENARIOS,
+            false,
+        ),
+        (shared, paths::INSIDE_SHARED, true),
+    ])
+}
+
+fn shared(world: &World, name: &str) -> PathBuf {
+    world.dir().join(format!("shared-{name}"))
+}
+
+/// Moves `command` into the cgroup whose `cgroup.procs` is `entrance`.
+fn enter_cgroup(command: &mut Command, entrance: File) {
+    let enter = move || {
+        rustix::io::write(&entrance, b"0")?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes one system call on a file
+    // opened before, and allocates nothing.
+    unsafe { command.pre_exec(enter) };
+}
+
+/// A running container, removed on drop.
+#[derive(Debug)]
+struct Container {
+    docker: Arc<Docker>,
+    id: String,
+    name: String,
+}
+
+impl Container {
+    fn start(docker: Arc<Docker>, world: &World, name: &str) -> Result<Self> {
+        let name = format!("{name}.{}", world.id());
+        let mut command = docker.command();
+        command
+            .args(["run", "--detach", "--init", "--network=none"])
+            .args(["--dns", GATEWAY])
+            .args(["--name", &name])
+            .args(["--label", &format!("{}={}", docker::LABEL, world.id())]);
+        for (host, address) in NAMES {
+            command.arg(format!("--add-host={host}:{address}"));
+        }
+        for (outside, inside, writable) in shares(world, &name)? {
+            let mode = if writable { "rw" } else { "ro" };
+            command.args(["-v", &format!("{}:{inside}:{mode}", outside.display())]);
+        }
+        command.args([docker::IMAGE, "sleep", "infinity"]);
+        // Made first, so that a container which fails to start is removed too.
+        let mut container = Self {
+            docker,
+            id: String::new(),
+            name,
+        };
+        container.id = checked(&mut command)?.trim().to_owned();
+        ensure!(
+            container.id.len() == 64,
+            "no container id: {:?}",
+            container.id
+        );
+        Ok(container)
+    }
+
+    /// The host's pid of its first process.
+    fn init(&self) -> Result<u32> {
+        let pid = self
+            .docker
+            .run(&["inspect", "-f", "{{.State.Pid}}", &self.id])?;
+        match pid.parse() {
+            Ok(0) | Err(_) => bail!("the container {} does not run", self.name),
+            Ok(pid) => Ok(pid),
+        }
+    }
+
+    fn exec(&self, marker: &str, argv: &[&str]) -> Command {
+        let mut command = self.docker.command();
+        command
+            .args(["exec", "--env", &format!("{MARKER}={marker}"), &self.id])
+            .args(argv);
+        command
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        if let Err(error) = self.docker.run(&["rm", "-f", "-v", &self.name]) {
+            eprintln!("rig: {error:#}");
+        }
+    }
+}
+
+/// A cgroup that is removed on drop, with its processes.
+#[derive(Debug)]
+struct OwnCgroup(Cgroup);
+
+impl Drop for OwnCgroup {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.remove() {
+            eprintln!("rig: {error:#}");
+        }
+    }
+}
+
+/// A writable copy of the root filesystem in a mount namespace of its own.
+///
+/// The namespace is held by a shell that ends when its stdin closes, so that
+/// nothing stays mounted even if this process is killed.
+#[derive(Debug)]
+struct Root {
+    holder: Child,
+    path: PathBuf,
+}
+
+impl Root {
+    fn mount(world: &World, name: &str) -> Result<Self> {
+        let dir = world.dir().join(format!("root-{name}"));
+        let path = dir.join("root");
+        for folder in ["upper/etc", "work", "root"] {
+            std::fs::create_dir_all(dir.join(folder))?;
+        }
+        let names = NAMES.map(|(host, address)| format!("{address} {host}\n"));
+        let hosts = format!("127.0.0.1 localhost\n{}", names.concat());
+        std::fs::write(dir.join("upper/etc/hosts"), hosts)?;
+        let resolver = format!("nameserver {GATEWAY}\n");
+        std::fs::write(dir.join("upper/etc/resolv.conf"), resolver)?;
+        let mut script = format!(
+            "set -e; cd {}; mount -t overlay overlay -o lowerdir={},upperdir=upper,workdir=work root; \
+             mount -t proc proc root/proc; mount --rbind /dev root/dev; ",
+            dir.display(),
+            paths::rootfs()?.display(),
+        );
+        for (outside, inside, writable) in shares(world, name)? {
+            let mode = if writable { "rw" } else { "ro" };
+            script += &format!(
+                "mkdir -p root{inside}; mount --bind -o {mode} {} root{inside}; ",
+                outside.display()
+            );
+        }
+        script += "echo ready; exec cat";
+        let mut holder = Command::new("unshare")
+            .args(["--mount", "--propagation=private", "sh", "-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("start unshare")?;
+        let output = holder.stdout.take().context("no output")?;
+        let root = Self { holder, path };
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line)?;
+        ensure!(
+            line == "ready\n",
+            "mounting the agent's root failed, see above"
+        );
+        Ok(root)
+    }
+
+    fn enter_on_exec(&self, command: &mut Command) -> Result<()> {
+        let file = format!("/proc/{}/ns/mnt", self.holder.id());
+        let mounts = File::open(&file).with_context(|| format!("open {file}"))?;
+        let path = std::ffi::CString::new(self.path.as_os_str().as_encoded_bytes())?;
+        let enter = move || {
+            move_into_link_name_space(mounts.as_fd(), Some(LinkNameSpaceType::Mount))?;
+            rustix::process::chroot(path.as_c_str())?;
+            rustix::process::chdir(c"/root")?;
+            Ok(())
+        };
+        // SAFETY: between fork and exec the closure makes three system calls with
+        // arguments prepared before, and allocates nothing.
+        unsafe { command.pre_exec(enter) };
+        Ok(())
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
