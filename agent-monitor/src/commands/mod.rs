@@ -1,3 +1,6 @@
 //! What each command does.
 
 pub mod doctor;
+pub mod record;
+pub mod replay;
+pub mod watch;

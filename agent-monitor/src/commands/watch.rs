@@ -1,0 +1,43 @@
+//! What `run` and `record` share: a live watch from a list of selectors.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Result, bail};
+
+use crate::capture::rings::boot_epoch;
+use crate::enrich::cgroupfs::CgroupFs;
+use crate::enrich::lookups::{Lookups, Patience};
+use crate::enrich::process::Processes;
+use crate::enrich::runtime::Api;
+use crate::enrich::selector::{Selector, Selectors};
+use crate::event::Event;
+use crate::live::Live;
+use crate::pipeline::Pipeline;
+
+/// Answers of container runtimes that may wait to be taken.
+const ANSWERS: usize = 1_024;
+
+/// This machine's name.
+pub fn node() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Starts a live watch; to be called on a runtime of tokio's.
+///
+/// # Errors
+/// Not root, or as [`Live::start`]; then nothing is left attached.
+pub fn start(selectors: Vec<Selector>, out: &mut Vec<Event>) -> Result<Live> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("watching agents needs root: run this with sudo, or as a systemd service");
+    }
+    let cgroups = CgroupFs::find()?;
+    let selectors = Selectors::new(selectors);
+    let (sender, answers) = tokio::sync::mpsc::channel(ANSWERS);
+    let lookups =
+        Lookups::start(Api::new(selectors.label_keys()), Patience::default(), sender);
+    // Ids of events are unique across restarts: a run is named by its start.
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let run = format!("{:x}", started.as_nanos());
+    let pipeline = Pipeline::new(&node(), run, boot_epoch(), Processes::default());
+    Live::start(cgroups, selectors, lookups, answers, pipeline, out)
+}
