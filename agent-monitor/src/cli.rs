@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::api::query::{SEVERITIES, parse_duration, parse_since};
+use crate::api::query::{SEVERITIES, check_agent, parse_duration, parse_since};
 use crate::event::{Body, Timestamp};
 
 /// Everything that can be typed.
@@ -17,7 +17,14 @@ use crate::event::{Body, Timestamp};
     about = "Watches what AI agents do on this node",
     long_about = "Watches what AI agents do on this node: programs they run, connections they make, \
                   what those carry. Finds reverse tunnels and miners by their bytes and behaviour.",
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 alerts found (replay --fail-on-alert).",
+    after_help = "\
+Examples:
+  agent-monitor run --agent 'cgroup:/agents/*'   watch what runs below /agents
+  agent-monitor status --wait 10s                wait until it sees everything
+  agent-monitor tail                             look on
+  agent-monitor replay capture.pcap              look back; needs neither root nor a daemon
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 alerts found (replay --fail-on-alert).",
     max_term_width = 100,
     disable_help_subcommand = true
 )]
@@ -109,7 +116,12 @@ pub struct TailArgs {
     #[arg(short, value_name = "N", help_heading = "Where to begin")]
     pub n: Option<usize>,
     /// Only agents whose name or id contains this or, with * ? [ {, matches it; may be repeated
-    #[arg(long = "agent", value_name = "PATTERN", help_heading = "Filters")]
+    #[arg(
+        long = "agent",
+        value_name = "PATTERN",
+        value_parser = check_agent,
+        help_heading = "Filters"
+    )]
     pub agents: Vec<String>,
     /// Only events of this kind; may be repeated
     #[arg(

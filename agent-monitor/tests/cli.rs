@@ -37,6 +37,7 @@ fn wrong_usage_is_exit_code_2() {
         &["tail", "-n", "-1"],
         &["tail", "--min-severity", "bad"],
         &["tail", "--color", "sometimes"],
+        &["tail", "--agent", "["],
         &["status", "--wait", "soon"],
         &["status", "--output", "xml"],
         &["replay"],

@@ -142,6 +142,14 @@ impl AgentPattern {
     }
 }
 
+/// Checks an agent's pattern, for the command line.
+///
+/// # Errors
+/// A sentence that says what is wrong with it.
+pub fn check_agent(pattern: &str) -> Result<String, String> {
+    AgentPattern::parse(pattern).map(|_| pattern.to_owned())
+}
+
 /// Reads a point in time: RFC 3339, or how long ago (`90s`, `10m`, `1h30m`, `2d`).
 ///
 /// # Errors

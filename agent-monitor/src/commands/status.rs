@@ -122,7 +122,7 @@ fn write_pretty(out: &mut String, status: &Status) -> std::fmt::Result {
             escape(stage)
         )?;
     }
-    let programs = status.programs.len();
+    let programs = text::count(status.programs.len() as u64, "program");
     let places: u64 = status
         .programs
         .values()
@@ -130,8 +130,8 @@ fn write_pretty(out: &mut String, status: &Status) -> std::fmt::Result {
         .sum();
     writeln!(
         out,
-        "  attached  {programs} programs, {} attachments",
-        text::number(places)
+        "  attached  {programs}, {}",
+        text::count(places, "attachment")
     )?;
 
     writeln!(out, "\nAgents: {}", status.agents.len())?;
@@ -144,9 +144,9 @@ fn write_pretty(out: &mut String, status: &Status) -> std::fmt::Result {
         let name = text::column(&escape(&agent.name), 24);
         write!(
             out,
-            "  {name}  {}, {covered}, {} events",
+            "  {name}  {}, {covered}, {}",
             escape(&agent.state),
-            text::number(agent.events)
+            text::count(agent.events, "event")
         )?;
         if agent.lost > 0 {
             write!(out, ", {} lost", text::number(agent.lost))?;
@@ -228,7 +228,7 @@ mod tests {
 
 Agents: 2
   web\u{1b}[2J              watched, covered, 12,345 events  /agents/web
-  db                        tentative, not covered, 1 events, 7 lost  /agents/db
+  db                        tentative, not covered, 1 event, 7 lost  /agents/db
 
 Sinks: 1
   siem                      delivered up to 120, 3 behind, last error: connection refused

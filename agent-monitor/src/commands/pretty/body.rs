@@ -5,7 +5,7 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
-use super::text::{bytes, command_line, duration, number};
+use super::text::{bytes, command_line, count, duration, number};
 use super::{BOLD, DIM, Line, PLAIN, WARNING, between, color, integer, string, strings};
 
 /// The style of a kind's name.
@@ -73,7 +73,7 @@ fn exit(line: &mut Line, event: &Value) {
     if let Some(signal) = integer(event, "/exit/signal") {
         line.push(WARNING, &format!("killed by signal {signal}"));
     } else if let Some(code) = event.pointer("/exit/code") {
-        line.push(PLAIN, &format!("with {code}"));
+        line.push(PLAIN, &format!("code {code}"));
     }
     if let Some(runtime) = integer(event, "/exit/runtime_ns") {
         line.push(
@@ -162,14 +162,13 @@ fn agent(line: &mut Line, agent: &Value) {
 
 fn loss(line: &mut Line, loss: &Value) {
     let records = integer(loss, "/records").unwrap_or_default();
-    let noun = if records == 1 { "record" } else { "records" };
     let stage = match string(loss, "/stage") {
         "tail" => "tail, which was read too slowly",
         stage => stage,
     };
     line.push(
         WARNING,
-        &format!("{} {noun} lost at {stage}", number(records)),
+        &format!("{} lost at {stage}", count(records, "record")),
     );
     let kinds: Vec<_> = loss["kinds"]
         .as_object()

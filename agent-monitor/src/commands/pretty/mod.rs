@@ -110,15 +110,23 @@ impl Line {
 
         use unicode_width::UnicodeWidthStr as _;
 
-        let mut room = width.unwrap_or(usize::MAX);
-        for (style, text) in self.0 {
-            let cut = text::cut(&text, room);
-            // Writing to a String cannot fail.
-            let _ = write!(out, "{style}{}{style:#}", cut.as_ref().unwrap_or(&text));
-            if cut.is_some() {
-                break;
+        let total = self.0.iter().map(|(_, text)| text.width()).sum();
+        let cut = width.is_some_and(|width| width < total);
+        // A column is left for the mark that something is missing.
+        let mut room = width
+            .filter(|_| cut)
+            .map_or(total, |width| width.saturating_sub(1));
+        for (style, text) in &self.0 {
+            let text = text::prefix(text, room);
+            // Ligatures make the whole differ from the sum of its characters.
+            room = room.saturating_sub(text.width());
+            if !text.is_empty() {
+                // Writing to a String cannot fail.
+                let _ = write!(out, "{style}{text}{style:#}");
             }
-            room -= text.width();
+        }
+        if cut {
+            out.push('…');
         }
         out.push('\n');
     }

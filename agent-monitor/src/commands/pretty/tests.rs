@@ -150,7 +150,7 @@ fn exit_shows_how_it_ended() {
         signal: None,
         runtime_ns,
     };
-    assert_eq!(essential(Body::Exit(exited)), "with 1 after 1.2s");
+    assert_eq!(essential(Body::Exit(exited)), "code 1 after 1.2s");
     let killed = Exit {
         code: None,
         signal: Some(9),
@@ -280,6 +280,11 @@ fn alerts_stand_out_by_severity() {
 
 #[test]
 fn lines_are_cut_to_the_terminal_but_alerts_are_not() {
+    let short = event(Body::Exec(exec("/bin/true", &[])));
+    let fits = show(&short, || Some(74));
+    assert!(fits.ends_with("/bin/true\n"), "{fits:?}");
+    let cut = show(&short, || Some(73));
+    assert!(cut.ends_with("/bin/tr…\n"), "{cut:?}");
     let long = exec(
         "/bin/echo",
         &["echo", "0123456789012345678901234567890123456789"],

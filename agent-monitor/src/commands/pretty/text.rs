@@ -17,6 +17,15 @@ pub fn number(number: u64) -> String {
     grouped
 }
 
+/// `1 event`, `2,000 events`.
+pub fn count(how_many: u64, what: &str) -> String {
+    format!(
+        "{} {what}{}",
+        number(how_many),
+        if how_many == 1 { "" } else { "s" }
+    )
+}
+
 /// Bytes in decimal units: `17 B`, `1.2 kB`, `34 MB`.
 pub fn bytes(bytes: u64) -> String {
     let mut size = bytes as f64;
@@ -84,19 +93,18 @@ pub fn cut(text: &str, width: usize) -> Option<String> {
     if text.width() <= width {
         return None;
     }
-    let mut kept = String::new();
-    let mut used = 1;
-    for c in text.chars() {
+    let ellipsis = if width > 0 { "…" } else { "" };
+    Some(prefix(text, width.saturating_sub(1)).to_owned() + ellipsis)
+}
+
+/// As much of the text as fits into so many columns.
+pub fn prefix(text: &str, width: usize) -> &str {
+    let mut used = 0;
+    let end = text.char_indices().find(|(_, c)| {
         used += c.width().unwrap_or_default();
-        if used > width {
-            break;
-        }
-        kept.push(c);
-    }
-    if width > 0 {
-        kept.push('…');
-    }
-    Some(kept)
+        used > width
+    });
+    end.map_or(text, |(end, _)| &text[..end])
 }
 
 #[cfg(test)]
