@@ -61,6 +61,15 @@ impl Serialize for Event {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub u64);
 
+impl Timestamp {
+    /// The clock's time now.
+    pub fn now() -> Self {
+        // jiff's clock is past 1970 on any machine whose clock was ever set, and a u64 lasts
+        // until 2554; a clock outside of that reads as the epoch.
+        Self(u64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or_default())
+    }
+}
+
 impl std::fmt::Display for Timestamp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // A u64 of nanoseconds ends in the year 2554, well inside jiff's range.
@@ -202,7 +211,13 @@ pub enum Body {
 }
 
 impl Body {
-    /// The event's `kind`.
+    /// Every `kind` there is, sorted.
+    pub const KINDS: &[&str] = &[
+        "accept", "agent", "alert", "cgroup", "connect", "exec", "exit", "flow", "gap", "loss",
+        "send",
+    ];
+
+    /// The event's `kind`, one of [`Self::KINDS`].
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Exec(_) => "exec",

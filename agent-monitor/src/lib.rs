@@ -1,7 +1,9 @@
 //! agent-monitor's user side, a stage a module, in the order a record travels.
 
+pub mod api;
 pub mod attach;
 pub mod capture;
+pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod decode;

@@ -4,7 +4,7 @@
 //! is one is decided here. While a container runtime has to be asked, its
 //! records are held, bounded; then they are released in order, or dropped.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
 use std::io::BufWriter;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use agent_monitor_common::policy::{
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 
+use crate::api::status::AgentStatus;
 use crate::attach::{Kernel, offsets};
 use crate::capture::recording::{RecordedAgent, Writer};
 use crate::capture::rings::{Rings, boot_time};
@@ -70,6 +71,7 @@ pub struct Live {
     watched: HashMap<u64, Watched>,
     held: usize,
     losses_read: u64,
+    losses: BTreeMap<&'static str, u64>,
     recording: Option<Writer<BufWriter<File>>>,
 }
 
@@ -113,6 +115,7 @@ impl Live {
             watched: HashMap::new(),
             held: 0,
             losses_read: 0,
+            losses: BTreeMap::new(),
             recording: None,
         };
         live.adopt(out);
@@ -154,12 +157,28 @@ impl Live {
         self.kernel.attach_points()
     }
 
-    /// Agents: what they are, and what the kernel counted of them.
-    pub fn agents(&self) -> impl Iterator<Item = (&Agent, &KernelState)> {
-        self.watched
-            .values()
-            .filter(|watched| watched.decision == Decision::Yes && watched.gone.is_none())
-            .map(|watched| (&watched.agent, &watched.counted))
+    /// Agents, those included whose selector is undecided.
+    pub fn agents(&self) -> impl Iterator<Item = AgentStatus> {
+        self.watched.values().filter(|watched| watched.gone.is_none()).map(|watched| {
+            let point = self.selectors.attach_point(&watched.agent.cgroup);
+            AgentStatus {
+                id: watched.agent.id.clone(),
+                name: watched.agent.name.clone(),
+                cgroup: watched.agent.cgroup.clone(),
+                state: match watched.decision {
+                    Decision::Undecided => "tentative".to_owned(),
+                    Decision::Yes | Decision::No => "watched".to_owned(),
+                },
+                attached: self.kernel.attach_points().any(|attached| attached == point),
+                events: watched.counted.emitted.iter().sum(),
+                lost: watched.counted.lost.iter().flatten().sum(),
+            }
+        })
+    }
+
+    /// Records lost since the start, by the stage that lost them.
+    pub fn losses(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.losses.iter().map(|(stage, records)| (*stage, *records))
     }
 
     /// Waits for records, a tenth of a second at most, and takes them.
@@ -198,7 +217,7 @@ impl Live {
         let now = boot_time();
         if now.saturating_sub(self.losses_read) >= LOSS_EVERY || all {
             self.losses_read = now;
-            self.read_losses(now, out);
+            self.read_losses(out);
             self.bury(now);
         }
         Ok(())
@@ -251,7 +270,7 @@ impl Live {
                         records: 1,
                         kinds: [("record", 1)].into_iter().collect(),
                     };
-                    self.pipeline.loss(agent, loss, boot_time(), out);
+                    self.lost(agent, loss, out);
                 }
             }
         }
@@ -479,7 +498,8 @@ impl Live {
     }
 
     /// Turns what the kernel has counted since the last time into `loss` events.
-    fn read_losses(&mut self, now: u64, out: &mut Vec<Event>) {
+    fn read_losses(&mut self, out: &mut Vec<Event>) {
+        let mut lost = Vec::new();
         for (id, state) in self.kernel.agent_states() {
             let Some(watched) = self.watched.get_mut(&id) else { continue };
             if watched.decision != Decision::Yes {
@@ -487,7 +507,7 @@ impl Live {
             }
             let before = std::mem::replace(&mut watched.counted, state);
             for (reason, stage) in LOSS_REASON_NAMES.iter().enumerate() {
-                let mut kinds = std::collections::BTreeMap::new();
+                let mut kinds = BTreeMap::new();
                 for (class, name) in CLASS_NAMES.iter().enumerate() {
                     let lost =
                         state.lost[reason][class].saturating_sub(before.lost[reason][class]);
@@ -496,11 +516,18 @@ impl Live {
                     }
                 }
                 if !kinds.is_empty() {
-                    let loss = Loss { stage, records: kinds.values().sum(), kinds };
-                    self.pipeline.loss(id, loss, now, out);
+                    lost.push((id, Loss { stage, records: kinds.values().sum(), kinds }));
                 }
             }
         }
+        for (id, loss) in lost {
+            self.lost(id, loss, out);
+        }
+    }
+
+    fn lost(&mut self, agent: u64, loss: Loss, out: &mut Vec<Event>) {
+        *self.losses.entry(loss.stage).or_default() += loss.records;
+        self.pipeline.loss(agent, loss, boot_time(), out);
     }
 }
 

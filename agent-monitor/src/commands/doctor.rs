@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
+use crate::cli::{DoctorArgs, Output};
 use crate::attach::probe::{Hook, ProbeError, ScratchCgroup, try_hook};
 use crate::enrich::cgroup_path::Runtime;
 use crate::enrich::cgroupfs::{CgroupFs, FindError};
@@ -98,12 +99,24 @@ impl Check {
     }
 }
 
+/// Runs the command.
+///
+/// # Errors
+/// stdout cannot be written.
+pub fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
+    let json = args.output.format() == Output::Json;
+    match examine(json, &mut anstream::stdout()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        examined => Ok(examined?),
+    }
+}
+
 /// Checks everything and writes the result to `out`, as JSON one object a line.
 /// The code is 1 when `run` cannot work, else 0.
 ///
 /// # Errors
 /// When `out` cannot be written to.
-pub fn run(json: bool, out: &mut impl Write) -> io::Result<ExitCode> {
+pub fn examine(json: bool, out: &mut impl Write) -> io::Result<ExitCode> {
     let checks = all();
     if json {
         for check in &checks {

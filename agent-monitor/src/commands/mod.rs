@@ -1,6 +1,33 @@
-//! What each command does.
+//! The commands, one a module. Each answers with an exit code or an error for a person.
+
+use std::process::ExitCode;
+
+use crate::attach::offsets;
+use crate::cli::{Cli, Command};
 
 pub mod doctor;
+mod escape;
+pub mod pretty;
 pub mod record;
 pub mod replay;
-pub mod watch;
+mod run;
+mod status;
+mod tail;
+mod watch;
+
+/// Runs what was typed. An error is shown on stderr and is exit code 1.
+pub fn run(cli: Cli) -> ExitCode {
+    let result = match cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Tail(args) => tail::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Record(args) => record::run(args),
+        Command::Replay(args) => replay::run(args),
+        Command::KernelOffsets => offsets::print().map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        anstream::eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

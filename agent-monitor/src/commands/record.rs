@@ -4,16 +4,46 @@ use std::fs::OpenOptions;
 use std::io::BufWriter;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::watch;
 use crate::capture::recording::{About, Writer};
 use crate::capture::rings::boot_epoch;
+use crate::cli::RecordArgs;
 use crate::enrich::selector::Selector;
+
+/// Runs the command until its time is over, or SIGINT or SIGTERM.
+///
+/// # Errors
+/// As [`record`], or this is not root.
+pub fn run(args: RecordArgs) -> Result<ExitCode> {
+    watch::log_to_stderr();
+    watch::need_root()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .context("cannot start")?;
+    let _entered = runtime.enter();
+    let stop = Arc::new(AtomicBool::new(false));
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let mut signals = signal(kind).context("cannot listen for signals")?;
+        let stop = stop.clone();
+        runtime.spawn(async move {
+            if signals.recv().await.is_some() {
+                stop.store(true, Ordering::Relaxed);
+            }
+        });
+    }
+    record(args.agents.agents, &args.file, args.duration, &stop)?;
+    Ok(ExitCode::SUCCESS)
+}
 
 /// Records until `stop` is set, or for as long as `time` says. The file holds
 /// what agents sent and were sent: only its owner can read it.
@@ -24,7 +54,7 @@ pub fn record(
     selectors: Vec<Selector>,
     file: &Path,
     time: Option<Duration>,
-    stop: &Arc<AtomicBool>,
+    stop: &AtomicBool,
 ) -> Result<()> {
     let cannot = || format!("cannot write the recording {}", file.display());
     let mut events = Vec::new();

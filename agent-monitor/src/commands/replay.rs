@@ -1,20 +1,57 @@
 //! `agent-monitor replay`: a recording through the same pipeline as live.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, BufWriter, Write as _};
 use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
+use super::pretty::Pretty;
+use super::tail::is_broken_pipe;
 use crate::capture::recording::{Frame, Reader};
+use crate::cli::{Output, ReplayArgs};
 use crate::decode;
 use crate::enrich::process::Processes;
 use crate::enrich::procfs::Procfs;
-use crate::event::{Agent, AgentState, Event};
+use crate::event::{Agent, AgentState, Body, Event};
 use crate::pipeline::Pipeline;
 
+/// Exit code with `--fail-on-alert` when there was one.
+const ALERTS_FOUND: u8 = 3;
 /// Processes that are kept of a recording, as live.
 const PROCESSES: usize = agent_monitor_common::limits::MAX_TASKS as usize;
+
+/// Runs the command.
+///
+/// # Errors
+/// As [`replay`].
+pub fn run(args: ReplayArgs) -> Result<ExitCode> {
+    let format = args.output.format();
+    let pretty = Pretty::for_stdout();
+    let mut stdout = BufWriter::new(anstream::stdout());
+    let mut alerts = false;
+    let replayed = args.files.iter().try_for_each(|file| {
+        replay(file, |event| {
+            alerts |= matches!(event.body, Body::Alert(_));
+            match format {
+                Output::Json => {
+                    serde_json::to_writer(&mut stdout, event)?;
+                    stdout.write_all(b"\n")?;
+                }
+                Output::Pretty => {
+                    stdout.write_all(pretty.show(&serde_json::to_value(event)?).as_bytes())?;
+                }
+            }
+            Ok(())
+        })
+    });
+    match replayed.and_then(|()| Ok(stdout.flush()?)) {
+        Err(error) if is_broken_pipe(&error) => {}
+        other => other?,
+    }
+    Ok(if alerts && args.fail_on_alert { ExitCode::from(ALERTS_FOUND) } else { ExitCode::SUCCESS })
+}
 
 /// Replays one recording and hands on every event in order.
 ///

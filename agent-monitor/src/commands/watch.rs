@@ -1,5 +1,6 @@
 //! What `run` and `record` share: a live watch from a list of selectors.
 
+use std::io::IsTerminal as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
@@ -22,14 +23,34 @@ pub fn node() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// Starts a live watch; to be called on a runtime of tokio's.
+/// Log lines go to stderr; `RUST_LOG` chooses them, `info` and above by default.
+pub fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}
+
+/// Fails with what to do when this is not root.
 ///
 /// # Errors
-/// Not root, or as [`Live::start`]; then nothing is left attached.
-pub fn start(selectors: Vec<Selector>, out: &mut Vec<Event>) -> Result<Live> {
+/// It is not.
+pub fn need_root() -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("watching agents needs root: run this with sudo, or as a systemd service");
     }
+    Ok(())
+}
+
+/// Starts a live watch; to be called on a runtime of tokio's.
+///
+/// # Errors
+/// As [`Live::start`]; then nothing is left attached.
+pub fn start(selectors: Vec<Selector>, out: &mut Vec<Event>) -> Result<Live> {
     let cgroups = CgroupFs::find()?;
     let selectors = Selectors::new(selectors);
     let (sender, answers) = tokio::sync::mpsc::channel(ANSWERS);

@@ -1,0 +1,390 @@
+//! From the pipeline to everyone who watches.
+//!
+//! The pipeline publishes from one thread and must not wait for anyone, so each
+//! subscriber has a bounded queue. When it is full, events for that subscriber
+//! are counted instead of queued until it has read the queue to its end; there it
+//! gets one `loss` event in the place of what is missing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::query::{EventQuery, Filter};
+use crate::event::{Body, Event, Gap, Loss, Timestamp};
+
+/// Events kept for readers who ask for the past.
+pub const HISTORY: usize = 4096;
+/// Events that wait for one subscriber.
+pub const QUEUE: usize = 2048;
+
+/// Hands every event to every subscriber. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Hub(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    node: Arc<str>,
+    /// Makes ids of the hub's own events differ from those of an earlier daemon.
+    started: Timestamp,
+    own_events: AtomicU64,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    history: VecDeque<Arc<Event>>,
+    /// Time of the newest event that is no longer in the history.
+    forgotten: Option<Timestamp>,
+    subscribers: Vec<Arc<Subscriber>>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Subscriber {
+    filter: Filter,
+    queue: Mutex<Queue>,
+    wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    events: VecDeque<Arc<Event>>,
+    /// What is missing after `events`, by kind. Not empty means: queue nothing
+    /// more before the reader has been told.
+    lost: BTreeMap<&'static str, u64>,
+    closed: bool,
+}
+
+/// What a look into a queue found.
+enum Next {
+    Event(Arc<Event>),
+    Empty,
+    Closed,
+}
+
+impl Hub {
+    /// A hub for the node of this name.
+    pub fn new(node: Arc<str>) -> Self {
+        Self(Arc::new(Shared {
+            node,
+            started: Timestamp::now(),
+            own_events: AtomicU64::new(0),
+            inner: Mutex::default(),
+        }))
+    }
+
+    /// Hands an event to everyone. Never waits for a reader; the locks taken
+    /// are held elsewhere only to copy at most [`HISTORY`] pointers.
+    pub fn publish(&self, event: Arc<Event>) {
+        let mut inner = lock(&self.0.inner);
+        for subscriber in &inner.subscribers {
+            if subscriber.filter.matches(&event) {
+                subscriber.push(&event);
+            }
+        }
+        if inner.history.len() == HISTORY
+            && let Some(oldest) = inner.history.pop_front()
+        {
+            inner.forgotten = Some(oldest.time);
+        }
+        inner.history.push_back(event);
+    }
+
+    /// Begins to read: the past that the query asks for, then, when it follows,
+    /// everything published from now on, with nothing between the two missing.
+    pub fn subscribe(&self, query: EventQuery) -> Subscription {
+        let EventQuery {
+            follow,
+            n,
+            since,
+            filter,
+        } = query;
+        let subscriber = Arc::new(Subscriber {
+            filter,
+            queue: Mutex::new(Queue {
+                closed: !follow,
+                ..Queue::default()
+            }),
+            wake: Notify::new(),
+        });
+        let (mut past, forgotten) = {
+            let mut inner = lock(&self.0.inner);
+            if inner.closed {
+                lock(&subscriber.queue).closed = true;
+            } else if follow {
+                inner.subscribers.push(Arc::clone(&subscriber));
+            }
+            (inner.history.clone(), inner.forgotten)
+        };
+        past.retain(|event| {
+            since.is_none_or(|since| event.time >= since) && subscriber.filter.matches(event)
+        });
+        let wanted = n.unwrap_or(if follow && since.is_none() {
+            0
+        } else {
+            usize::MAX
+        });
+        let complete = past.len() >= wanted;
+        past.drain(..past.len().saturating_sub(wanted));
+        if let (Some(from), Some(to), false) = (since, forgotten, complete)
+            && from <= to
+        {
+            let reason = format!("only the last {HISTORY} events are kept for tail");
+            past.push_front(self.own_event(Body::Gap(Gap { reason, from, to })));
+        }
+        Subscription {
+            hub: self.clone(),
+            past,
+            subscriber,
+        }
+    }
+
+    /// Lets every subscription end after what it already has.
+    pub fn close(&self) {
+        let mut inner = lock(&self.0.inner);
+        inner.closed = true;
+        for subscriber in inner.subscribers.drain(..) {
+            lock(&subscriber.queue).closed = true;
+            subscriber.wake.notify_one();
+        }
+    }
+
+    fn own_event(&self, body: Body) -> Arc<Event> {
+        let number = self.0.own_events.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Event {
+            id: format!("tail-{:x}-{number}", self.0.started.0).into(),
+            time: Timestamp::now(),
+            node: Arc::clone(&self.0.node),
+            agent: None,
+            process: None,
+            body,
+        })
+    }
+}
+
+impl Subscriber {
+    fn push(&self, event: &Arc<Event>) {
+        let mut queue = lock(&self.queue);
+        if queue.lost.is_empty() && queue.events.len() < QUEUE {
+            queue.events.push_back(Arc::clone(event));
+            drop(queue);
+            self.wake.notify_one();
+        } else {
+            *queue.lost.entry(event.body.kind()).or_default() += 1;
+        }
+    }
+}
+
+/// One reader's view of the hub; dropping it ends the subscription.
+#[derive(Debug)]
+pub struct Subscription {
+    hub: Hub,
+    past: VecDeque<Arc<Event>>,
+    subscriber: Arc<Subscriber>,
+}
+
+impl Subscription {
+    /// The next event, or nothing once the subscription has ended. May be
+    /// cancelled without losing an event.
+    pub async fn recv(&mut self) -> Option<Arc<Event>> {
+        loop {
+            match self.next() {
+                Next::Event(event) => return Some(event),
+                Next::Closed => return None,
+                Next::Empty => self.subscriber.wake.notified().await,
+            }
+        }
+    }
+
+    /// The next event if there is one now.
+    pub fn try_recv(&mut self) -> Option<Arc<Event>> {
+        match self.next() {
+            Next::Event(event) => Some(event),
+            Next::Empty | Next::Closed => None,
+        }
+    }
+
+    fn next(&mut self) -> Next {
+        if let Some(event) = self.past.pop_front() {
+            return Next::Event(event);
+        }
+        let mut queue = lock(&self.subscriber.queue);
+        if let Some(event) = queue.events.pop_front() {
+            Next::Event(event)
+        } else if !queue.lost.is_empty() {
+            let kinds = std::mem::take(&mut queue.lost);
+            drop(queue);
+            let records = kinds.values().sum();
+            Next::Event(self.hub.own_event(Body::Loss(Loss {
+                stage: "tail",
+                records,
+                kinds,
+            })))
+        } else if queue.closed {
+            Next::Closed
+        } else {
+            Next::Empty
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut inner = lock(&self.hub.0.inner);
+        inner
+            .subscribers
+            .retain(|other| !Arc::ptr_eq(other, &self.subscriber));
+    }
+}
+
+/// A panic elsewhere leaves these plain queues whole, so poison says nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Cgroup;
+
+    fn hub() -> Hub {
+        Hub::new("node".into())
+    }
+
+    fn publish(hub: &Hub, numbers: std::ops::Range<u64>) {
+        for number in numbers {
+            let body = Body::Cgroup(Cgroup {
+                action: "created",
+                path: "/a".into(),
+            });
+            let (id, node) = (number.to_string().into(), "node".into());
+            let time = Timestamp(number);
+            hub.publish(Arc::new(Event {
+                id,
+                time,
+                node,
+                agent: None,
+                process: None,
+                body,
+            }));
+        }
+    }
+
+    fn subscribe(hub: &Hub, query: &str) -> Subscription {
+        hub.subscribe(EventQuery::parse(query).expect("the test's query is right"))
+    }
+
+    /// Ids of what is there now; losses and gaps in words.
+    fn read(subscription: &mut Subscription) -> Vec<String> {
+        std::iter::from_fn(|| subscription.try_recv())
+            .map(|event| match &event.body {
+                Body::Loss(loss) => format!("{} lost at {}", loss.records, loss.stage),
+                Body::Gap(gap) => format!("gap to {}", gap.to.0),
+                _ => event.id.to_string(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_slow_subscriber_is_told_once_how_much_it_missed_and_where() {
+        let hub = hub();
+        let mut slow = subscribe(&hub, "");
+        let queue = QUEUE as u64;
+        publish(&hub, 0..queue + 1000);
+        for number in 0..queue / 2 {
+            assert_eq!(
+                slow.try_recv().map(|event| event.id.to_string()),
+                Some(number.to_string())
+            );
+        }
+        publish(&hub, 90_000..90_234);
+        let rest = read(&mut slow);
+        assert_eq!(rest.len() as u64, queue / 2 + 1);
+        assert_eq!(rest.last().map(String::as_str), Some("1234 lost at tail"));
+        publish(&hub, 100_000..100_001);
+        assert_eq!(read(&mut slow), ["100000"]);
+    }
+
+    #[test]
+    fn a_stalled_subscriber_takes_nothing_from_another_nor_from_the_publisher() {
+        let hub = hub();
+        let _stalled = subscribe(&hub, "");
+        let mut quick = subscribe(&hub, "");
+        for round in 0..10 {
+            let numbers = round * 1000..(round + 1) * 1000;
+            publish(&hub, numbers.clone());
+            let expected: Vec<_> = numbers.map(|number| number.to_string()).collect();
+            assert_eq!(read(&mut quick), expected);
+        }
+    }
+
+    #[test]
+    fn the_past_and_the_present_meet_without_a_hole() {
+        let hub = hub();
+        publish(&hub, 0..10);
+        let mut last_two = subscribe(&hub, "n=2");
+        let mut since = subscribe(&hub, "since=1970-01-01T00:00:00.000000007Z");
+        let mut from_now = subscribe(&hub, "");
+        publish(&hub, 10..11);
+        assert_eq!(read(&mut last_two), ["8", "9", "10"]);
+        assert_eq!(read(&mut since), ["7", "8", "9", "10"]);
+        assert_eq!(read(&mut from_now), ["10"]);
+    }
+
+    #[tokio::test]
+    async fn without_follow_the_stream_ends_with_the_past() {
+        let hub = hub();
+        publish(&hub, 0..3);
+        let mut past = subscribe(&hub, "follow=false");
+        publish(&hub, 3..4);
+        assert_eq!(read(&mut past), ["0", "1", "2"]);
+        assert!(past.recv().await.is_none());
+    }
+
+    #[test]
+    fn a_past_that_is_no_longer_kept_shows_as_a_gap() {
+        let hub = hub();
+        publish(&hub, 0..HISTORY as u64 + 5);
+        let since = "since=1970-01-01T00:00:00.000000002Z";
+        let events = read(&mut subscribe(&hub, since));
+        assert_eq!(events[..2], ["gap to 4", "5"]);
+        assert_eq!(read(&mut subscribe(&hub, &format!("{since}&n=1"))).len(), 1);
+        let kept = subscribe(&hub, "since=1970-01-01T00:00:00.000000005Z&follow=false");
+        assert_eq!(kept.past.len(), HISTORY);
+    }
+
+    #[tokio::test]
+    async fn close_ends_every_subscription_after_what_it_has() {
+        let hub = hub();
+        let mut waiting = subscribe(&hub, "");
+        publish(&hub, 0..1);
+        let reader = tokio::spawn(async move {
+            let mut ids = Vec::new();
+            while let Some(event) = waiting.recv().await {
+                ids.push(event.id.to_string());
+            }
+            ids
+        });
+        tokio::task::yield_now().await;
+        hub.close();
+        assert_eq!(reader.await.expect("the reader does not panic"), ["0"]);
+        assert!(subscribe(&hub, "").recv().await.is_none());
+    }
+
+    #[test]
+    fn dropped_subscriptions_leave_nothing_behind() {
+        let hub = hub();
+        drop(subscribe(&hub, ""));
+        assert!(lock(&hub.0.inner).subscribers.is_empty());
+    }
+
+    #[test]
+    fn only_what_the_filter_wants_takes_room_in_the_queue() {
+        let hub = hub();
+        let mut picky = subscribe(&hub, "kind=exec");
+        publish(&hub, 0..QUEUE as u64 * 2);
+        assert!(read(&mut picky).is_empty());
+    }
+}

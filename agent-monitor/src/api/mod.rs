@@ -1,0 +1,15 @@
+//! The daemon's interface: HTTP/1.1 over a Unix socket, and its client.
+//!
+//! `GET /v1/events` streams events as NDJSON, `GET /v1/status` answers one JSON
+//! object. The command line is one client, `curl --unix-socket` another.
+
+pub mod client;
+pub mod hub;
+pub mod query;
+pub mod routes;
+pub mod server;
+pub mod socket;
+pub mod status;
+
+/// Where the daemon listens unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/agent-monitor.sock";

@@ -1,0 +1,95 @@
+//! What each path answers.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use futures_util::stream;
+use serde_json::json;
+
+use super::hub::{Hub, Subscription};
+use super::query::EventQuery;
+use super::status::Status;
+use crate::event::Event;
+
+/// Makes the daemon's status when it is asked for.
+pub type StatusSource = Arc<dyn Fn() -> Status + Send + Sync>;
+
+/// Events that wait are written together up to about this many bytes.
+const CHUNK: usize = 64 * 1024;
+
+#[derive(Clone)]
+struct Sources {
+    hub: Hub,
+    status: StatusSource,
+}
+
+/// The routes of a client that is admitted.
+pub(super) fn admitted(hub: Hub, status: StatusSource) -> Router {
+    Router::new()
+        .route("/v1/events", get(events))
+        .route("/v1/status", get(self::status))
+        .fallback(|| async {
+            refusal(
+                StatusCode::NOT_FOUND,
+                "there are only GET /v1/events and GET /v1/status",
+            )
+        })
+        .with_state(Sources { hub, status })
+}
+
+/// One answer to whatever is asked.
+pub(super) fn refused(status: StatusCode, sentence: String) -> Router {
+    Router::new().fallback(move || async move { refusal(status, &sentence) })
+}
+
+async fn status(State(sources): State<Sources>) -> Json<Status> {
+    Json((sources.status)())
+}
+
+async fn events(State(sources): State<Sources>, RawQuery(query): RawQuery) -> Response {
+    match EventQuery::parse(&query.unwrap_or_default()) {
+        Ok(query) => {
+            let lines = stream::unfold(sources.hub.subscribe(query), |mut subscription| async {
+                let chunk = next_chunk(&mut subscription).await?;
+                Some((Ok::<_, Infallible>(chunk), subscription))
+            });
+            let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
+            (kind, Body::from_stream(lines)).into_response()
+        }
+        Err(sentence) => refusal(StatusCode::BAD_REQUEST, &sentence),
+    }
+}
+
+/// Waits for an event and takes what else is there.
+async fn next_chunk(subscription: &mut Subscription) -> Option<Bytes> {
+    let mut chunk = Vec::new();
+    write_line(&mut chunk, &*subscription.recv().await?);
+    while chunk.len() < CHUNK
+        && let Some(event) = subscription.try_recv()
+    {
+        write_line(&mut chunk, &event);
+    }
+    Some(chunk.into())
+}
+
+fn write_line(chunk: &mut Vec<u8>, event: &Event) {
+    let start = chunk.len();
+    match serde_json::to_writer(&mut *chunk, event) {
+        Ok(()) => chunk.push(b'\n'),
+        Err(error) => {
+            chunk.truncate(start);
+            tracing::error!(id = %event.id, %error, "an event cannot be written as JSON");
+        }
+    }
+}
+
+fn refusal(status: StatusCode, sentence: &str) -> Response {
+    (status, Json(json!({ "error": sentence }))).into_response()
+}

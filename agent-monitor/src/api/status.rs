@@ -1,0 +1,94 @@
+//! What `GET /v1/status` answers.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The daemon, as it sees itself. Members that a reader's version knows and the
+/// daemon's does not read as empty, so that the two may differ in version.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// Version of the daemon.
+    pub version: String,
+    /// The node's name, as in events.
+    pub node: String,
+    /// The daemon's process id.
+    pub pid: u32,
+    /// When the daemon started, RFC 3339.
+    pub started: String,
+    /// Seconds since then.
+    pub uptime_seconds: u64,
+    /// How far it is.
+    pub state: State,
+    /// Release of the running kernel.
+    pub kernel: String,
+    /// The agents it knows.
+    pub agents: Vec<AgentStatus>,
+    /// eBPF programs, each with the number of places it is attached to.
+    pub programs: BTreeMap<String, u32>,
+    /// What went through it.
+    pub counters: Counters,
+    /// Where events are forwarded to.
+    pub sinks: Vec<SinkStatus>,
+}
+
+/// How far the daemon is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It does not see everything yet.
+    #[default]
+    Attaching,
+    /// Every program is attached and every agent that was there is known.
+    Attached,
+    /// It is going away.
+    Stopping,
+}
+
+/// One agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AgentStatus {
+    /// As in events.
+    pub id: String,
+    /// As in events.
+    pub name: String,
+    /// Path below the cgroup2 mount.
+    pub cgroup: String,
+    /// `watched`, `tentative` while its selector is undecided, or `gone`.
+    pub state: String,
+    /// Whether network and device programs cover it.
+    pub attached: bool,
+    /// Events seen of it.
+    pub events: u64,
+    /// Records of it that were lost.
+    pub lost: u64,
+}
+
+/// What went through the daemon since it started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counters {
+    /// Records read from the kernel.
+    pub records: u64,
+    /// Events made of them.
+    pub events: u64,
+    /// Records lost, by the stage that lost them.
+    pub losses: BTreeMap<String, u64>,
+}
+
+/// One sink.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SinkStatus {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Sequence number up to which everything was delivered.
+    pub cursor: u64,
+    /// Records stored and not yet delivered.
+    pub lag: u64,
+    /// Why the last attempt failed, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}

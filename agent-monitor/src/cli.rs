@@ -1,0 +1,270 @@
+//! The command line: what can be typed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::api::query::{SEVERITIES, check_agent, parse_duration, parse_since};
+use crate::enrich::selector::Selector;
+use crate::event::{Body, Timestamp};
+
+/// Everything that can be typed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "agent-monitor",
+    version,
+    about = "Watches what AI agents do on this node",
+    long_about = "Watches what AI agents do on this node: programs they run, connections they make, \
+                  what those carry. Finds reverse tunnels and miners by their bytes and behaviour.",
+    after_help = "\
+Examples:
+  agent-monitor run --agent 'cgroup:/agents/*'   watch what runs below /agents
+  agent-monitor status --wait 10s                wait until it sees everything
+  agent-monitor tail                             look on
+  agent-monitor replay night.agmr                look back; needs neither root nor a daemon
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 alerts found (replay --fail-on-alert).",
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch agents, in the foreground, until told to stop
+    Run(RunArgs),
+    /// Show events as they happen
+    Tail(TailArgs),
+    /// Show what the daemon watches, and whether it misses anything
+    Status(StatusArgs),
+    /// Say whether this machine can run agent-monitor, and what to change if not
+    Doctor(DoctorArgs),
+    /// Write what the kernel reports to a file, for replay
+    Record(RecordArgs),
+    /// Find in recordings what the daemon would have found live
+    Replay(ReplayArgs),
+    /// Print where members of kernel structures lie
+    #[command(name = crate::attach::offsets::COMMAND, hide = true)]
+    KernelOffsets,
+}
+
+const SELECTORS: &str = "\
+Selectors:
+  cgroup:<path glob below the cgroup2 mount>   cgroup:/agents/*
+  docker:<name glob>                           docker:web-agent-*
+  label:<key>[=<value glob>]                   label:role=agent
+  container:<id or name glob>                  container:3f2a*
+  pod:<namespace>/<name glob>                  pod:agents/*
+  systemd:<unit glob>                          systemd:agent@*.service
+Without any, every container that a known runtime's cgroup path shows is an agent.";
+
+/// Which processes are agents.
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    /// Watch these agents; may be repeated
+    #[arg(long = "agent", value_name = "SELECTOR")]
+    pub agents: Vec<Selector>,
+}
+
+/// Where the daemon is.
+#[derive(Debug, Args)]
+pub struct SocketArgs {
+    /// The daemon's socket
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "AGENT_MONITOR_SOCKET",
+        default_value = crate::api::DEFAULT_SOCKET
+    )]
+    pub socket: PathBuf,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+#[command(after_help = SELECTORS)]
+pub struct RunArgs {
+    /// Which processes are agents.
+    #[command(flatten)]
+    pub agents: AgentArgs,
+    /// Configuration, TOML
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where to listen.
+    #[command(flatten)]
+    pub socket: SocketArgs,
+}
+
+/// Arguments of `tail`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  agent-monitor tail                              the last 10 events, then what happens
+  agent-monitor tail --kind alert --since 1h      alerts of the last hour, then new ones
+  agent-monitor tail --agent 'web-*' --kind exec,connect
+  agent-monitor tail --output json | jq -r 'select(.kind == \"exec\") | .exec.filename'
+
+The daemon keeps the last few thousand events in memory; what --since asks for and is no longer
+there shows as a gap, what this command was too slow to read as a loss.")]
+pub struct TailArgs {
+    /// Begin with the events since then: an age (10m, 1h30m, 2d) or an RFC 3339 time
+    #[arg(long, value_name = "TIME", value_parser = parse_since, help_heading = "Where to begin")]
+    pub since: Option<Timestamp>,
+    /// Begin with at most N past events [default: 10, all with --since]
+    #[arg(short, value_name = "N", help_heading = "Where to begin")]
+    pub n: Option<usize>,
+    /// Only agents whose name or id contains this or, with * ? [ {, matches it; may be repeated
+    #[arg(
+        long = "agent",
+        value_name = "PATTERN",
+        value_parser = check_agent,
+        help_heading = "Filters"
+    )]
+    pub agents: Vec<String>,
+    /// Only events of this kind; may be repeated
+    #[arg(
+        long = "kind",
+        value_name = "KIND",
+        value_delimiter = ',',
+        value_parser = PossibleValuesParser::new(Body::KINDS),
+        help_heading = "Filters"
+    )]
+    pub kinds: Vec<String>,
+    /// Only alerts, of at least this severity
+    #[arg(
+        long,
+        value_name = "SEVERITY",
+        value_parser = PossibleValuesParser::new(SEVERITIES),
+        help_heading = "Filters"
+    )]
+    pub min_severity: Option<String>,
+    /// How events are shown.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// Whether to colour
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "auto",
+        help_heading = "Output"
+    )]
+    pub color: Color,
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub socket: SocketArgs,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  agent-monitor status
+  agent-monitor status --wait 10s && start-the-agents")]
+pub struct StatusArgs {
+    /// Wait until everything is attached, at most this long (500ms, 10s, 1m)
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub wait: Option<Duration>,
+    /// How the status is shown.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub socket: SocketArgs,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// How the findings are shown.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Arguments of `record`.
+#[derive(Debug, Args)]
+#[command(after_help = SELECTORS)]
+pub struct RecordArgs {
+    /// The file to write
+    #[arg(short = 'o', long = "output", value_name = "FILE")]
+    pub file: PathBuf,
+    /// Which processes are agents.
+    #[command(flatten)]
+    pub agents: AgentArgs,
+    /// Stop after this long (500ms, 10s, 1m) instead of at Ctrl-C
+    #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+}
+
+/// Arguments of `replay`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  agent-monitor replay night.agmr
+  agent-monitor replay --output json --fail-on-alert night.agmr")]
+pub struct ReplayArgs {
+    /// What `record` wrote
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// How events are shown.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// Exit with 3 when there was an alert
+    #[arg(long)]
+    pub fail_on_alert: bool,
+}
+
+/// How results are shown.
+#[derive(Debug, Args)]
+pub struct OutputArgs {
+    /// For people or for programs [default: pretty on a terminal, else json]
+    #[arg(long, value_name = "FORMAT", help_heading = "Output")]
+    pub output: Option<Output>,
+}
+
+impl OutputArgs {
+    /// What was asked for, or what fits where stdout goes.
+    pub fn format(&self) -> Output {
+        use std::io::IsTerminal as _;
+        self.output.unwrap_or(if std::io::stdout().is_terminal() {
+            Output::Pretty
+        } else {
+            Output::Json
+        })
+    }
+}
+
+/// A form of results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// In any case.
+    Always,
+    /// In no case.
+    Never,
+}
+
+impl From<Color> for anstream::ColorChoice {
+    fn from(color: Color) -> Self {
+        match color {
+            Color::Auto => Self::Auto,
+            Color::Always => Self::AlwaysAnsi,
+            Color::Never => Self::Never,
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! What is essential of each kind of event, in one line.
+
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use serde_json::Value;
+
+use super::text::{bytes, command_line, count, duration, number};
+use super::{BOLD, DIM, Line, PLAIN, WARNING, between, color, integer, string, strings};
+
+/// The style of a kind's name.
+pub(super) fn style(kind: &str) -> Style {
+    match kind {
+        "exec" => color(AnsiColor::Green),
+        "connect" | "accept" | "send" => color(AnsiColor::Cyan),
+        "flow" => color(AnsiColor::Blue),
+        "agent" | "cgroup" => color(AnsiColor::Magenta),
+        "loss" | "gap" => WARNING,
+        _ => DIM,
+    }
+}
+
+/// Adds what is essential of an event that is not an alert.
+pub(super) fn write(line: &mut Line, kind: &str, event: &Value) {
+    match kind {
+        "exec" => exec(line, event),
+        "exit" => exit(line, event),
+        "connect" | "send" => network(line, &event[kind], "→"),
+        "accept" => network(line, &event[kind], "←"),
+        "flow" => flow(line, &event[kind]),
+        "cgroup" => {
+            line.push(PLAIN, string(event, "/cgroup/action"));
+            line.push(PLAIN, " ");
+            line.push(PLAIN, string(event, "/cgroup/path"));
+        }
+        "agent" => agent(line, &event[kind]),
+        "loss" => loss(line, &event[kind]),
+        "gap" => gap(line, event),
+        // A kind of a newer daemon.
+        _ => line.push(
+            PLAIN,
+            &event.get(kind).map(Value::to_string).unwrap_or_default(),
+        ),
+    }
+}
+
+fn exec(line: &mut Line, event: &Value) {
+    let filename = string(event, "/exec/filename");
+    let first = strings(event, "/exec/argv").next();
+    let argv = command_line(strings(event, "/exec/argv"));
+    line.push(PLAIN, if argv.is_empty() { filename } else { &argv });
+    if event.pointer("/exec/argv_truncated").is_some() {
+        line.push(DIM, " …");
+    }
+    let last = |path: &str| path.rsplit('/').next().map(str::to_owned);
+    if first.is_some_and(|first| last(first) != last(filename)) {
+        line.push(DIM, "  runs ");
+        line.push(PLAIN, &command_line([filename].into_iter()));
+    }
+    if event.pointer("/exec/memfd").is_some() {
+        line.push(WARNING, "  from memory or a deleted file");
+    }
+    let sockets = event
+        .pointer("/exec/stdio_sockets")
+        .and_then(Value::as_array);
+    if let Some(sockets) = sockets {
+        let list: Vec<_> = sockets.iter().map(Value::to_string).collect();
+        line.push(WARNING, &format!("  socket as fd {}", list.join(", ")));
+    }
+}
+
+fn exit(line: &mut Line, event: &Value) {
+    if let Some(signal) = integer(event, "/exit/signal") {
+        line.push(WARNING, &format!("killed by signal {signal}"));
+    } else if let Some(code) = event.pointer("/exit/code") {
+        line.push(PLAIN, &format!("code {code}"));
+    }
+    if let Some(runtime) = integer(event, "/exit/runtime_ns") {
+        line.push(
+            DIM,
+            &format!(" after {}", duration(Duration::from_nanos(runtime))),
+        );
+    }
+}
+
+/// Whom, over what, and what became of it.
+fn network(line: &mut Line, body: &Value, arrow: &str) {
+    peer(line, body, arrow);
+    let result = string(body, "/result");
+    let style = if result == "established" { PLAIN } else { DIM };
+    line.push(style, &format!(" {result}"));
+}
+
+fn peer(line: &mut Line, body: &Value, arrow: &str) {
+    line.push(PLAIN, arrow);
+    line.push(PLAIN, " ");
+    line.push(BOLD, &address(&body["remote"]));
+    line.push(PLAIN, " ");
+    line.push(PLAIN, string(body, "/transport"));
+}
+
+fn address(address: &Value) -> String {
+    let (ip, port) = (
+        string(address, "/ip"),
+        integer(address, "/port").unwrap_or_default(),
+    );
+    if ip.contains(':') {
+        format!("[{ip}]:{port}")
+    } else {
+        format!("{ip}:{port}")
+    }
+}
+
+fn flow(line: &mut Line, body: &Value) {
+    peer(
+        line,
+        body,
+        if string(body, "/direction") == "inbound" {
+            "←"
+        } else {
+            "→"
+        },
+    );
+    if let Some(protocol) = body.pointer("/protocol").and_then(Value::as_str) {
+        line.push(PLAIN, " ");
+        line.push(BOLD, protocol);
+    }
+    line.push(PLAIN, " ");
+    line.push(PLAIN, string(body, "/state"));
+    let size = |pointer| bytes(integer(body, pointer).unwrap_or_default());
+    line.push(
+        DIM,
+        &format!(
+            "  sent {}, received {}",
+            size("/bytes_out"),
+            size("/bytes_in")
+        ),
+    );
+    if let Some(lasted) = integer(body, "/duration_ns") {
+        line.push(
+            DIM,
+            &format!(" in {}", duration(Duration::from_nanos(lasted))),
+        );
+    }
+    let facts: Vec<_> = strings(body, "/facts").collect();
+    if !facts.is_empty() {
+        line.push(PLAIN, &format!("  {}", facts.join("; ")));
+    }
+}
+
+fn agent(line: &mut Line, agent: &Value) {
+    line.push(PLAIN, string(agent, "/state"));
+    line.push(PLAIN, " ");
+    line.push(PLAIN, string(agent, "/cgroup"));
+    let details = ["/container/runtime", "/container/image", "/pod/namespace"];
+    for detail in details.map(|pointer| string(agent, pointer)) {
+        if !detail.is_empty() {
+            line.push(DIM, &format!("  {detail}"));
+        }
+    }
+}
+
+fn loss(line: &mut Line, loss: &Value) {
+    let records = integer(loss, "/records").unwrap_or_default();
+    let stage = match string(loss, "/stage") {
+        "tail" => "tail, which was read too slowly",
+        stage => stage,
+    };
+    line.push(
+        WARNING,
+        &format!("{} lost at {stage}", count(records, "record")),
+    );
+    let kinds: Vec<_> = loss["kinds"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(kind, records)| format!("{kind} {}", number(records.as_u64().unwrap_or_default())))
+        .collect();
+    if !kinds.is_empty() {
+        line.push(DIM, &format!("  {}", kinds.join(", ")));
+    }
+}
+
+fn gap(line: &mut Line, event: &Value) {
+    line.push(WARNING, "not covered");
+    if let Some(length) = between(event, "/gap/from", "/gap/to") {
+        line.push(WARNING, &format!(" for {}", duration(length)));
+    }
+    line.push(WARNING, ": ");
+    line.push(WARNING, string(event, "/gap/reason"));
+}

@@ -1,0 +1,203 @@
+//! `agent-monitor run`: the daemon, in the foreground.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::watch;
+use crate::api::hub::Hub;
+use crate::api::server;
+use crate::api::socket::Socket;
+use crate::api::status::{Counters, SinkStatus, State, Status};
+use crate::attach::programs::{Hook, PROGRAMS};
+use crate::cli::RunArgs;
+use crate::config::Config;
+use crate::enrich::selector::Selector;
+use crate::event::{Body, Event, Timestamp};
+use crate::live::Live;
+use crate::sinks::Sinks;
+use crate::store::Store;
+
+/// How often the status is made anew.
+const STATUS_EVERY: Duration = Duration::from_millis(250);
+/// Threads for clients and sinks; records have one of their own.
+const WORKERS: usize = 2;
+
+/// Runs the daemon until SIGINT or SIGTERM.
+///
+/// # Errors
+/// Something it needs is missing or taken; nothing stays attached.
+pub fn run(args: RunArgs) -> Result<ExitCode> {
+    watch::log_to_stderr();
+    watch::need_root()?;
+    let config = match &args.config {
+        Some(path) => Config::load(path)?,
+        None => Config::default(),
+    };
+    let selectors = if args.agents.agents.is_empty() {
+        let parse = |text: &String| text.parse::<Selector>();
+        config.agents.select.iter().map(parse).collect::<Result<_, _>>()?
+    } else {
+        args.agents.agents
+    };
+    let group = config.api.group.as_deref().map(group_id).transpose()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .context("cannot start")?;
+    let _entered = runtime.enter();
+    // The socket comes first: a second daemon must not get as far as attaching.
+    let socket = Socket::bind(&args.socket.socket, group)?;
+    let store = Store::open(&config.store.path)?;
+    let (stop_sinks, stopping) = tokio::sync::watch::channel(false);
+    let sinks = Sinks::start(&config.sinks, &store, &stopping);
+
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_signals(&runtime, &stop)?;
+    let hub = Hub::new(watch::node().into());
+    let status = Arc::new(Mutex::new(Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        node: watch::node(),
+        pid: std::process::id(),
+        started: Timestamp::now().to_string(),
+        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        ..Status::default()
+    }));
+    let source = {
+        let (status, sinks, started) = (status.clone(), sinks.statuses(), Instant::now());
+        Arc::new(move || {
+            let mut status = lock(&status).clone();
+            status.uptime_seconds = started.elapsed().as_secs();
+            status.sinks = sinks.read().into_iter().map(sink_status).collect();
+            status
+        })
+    };
+    let (stop_serving, served) = tokio::sync::oneshot::channel::<()>();
+    let server = runtime.spawn(server::serve(socket, hub.clone(), source, async {
+        let _ = served.await;
+    }));
+
+    let watched = watch_agents(selectors, &store, &hub, &status, &stop);
+
+    lock(&status).state = State::Stopping;
+    let _ = stop_serving.send(());
+    let _ = stop_sinks.send(true);
+    runtime.block_on(async {
+        let _ = server.await;
+        if let Err(error) = sinks.join().await {
+            tracing::error!("a sink ended badly: {error}");
+        }
+    });
+    watched?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The daemon's work, on this thread, until `stop`: whatever way it ends,
+/// everything is detached when the watch is dropped.
+fn watch_agents(
+    selectors: Vec<Selector>,
+    store: &Store,
+    hub: &Hub,
+    status: &Mutex<Status>,
+    stop: &AtomicBool,
+) -> Result<()> {
+    let mut events = Vec::new();
+    let mut live = watch::start(selectors, &mut events)?;
+    let mut unstored = 0;
+    hand_on(&mut events, store, hub, &mut unstored);
+    lock(status).state = State::Attached;
+    tracing::info!("attached: {} agents so far", live.agents().count());
+    let mut told = None;
+    while !stop.load(Ordering::Relaxed) {
+        if told.is_none_or(|told: Instant| told.elapsed() >= STATUS_EVERY) {
+            refresh(&mut lock(status), &live, unstored);
+            told = Some(Instant::now());
+        }
+        live.step(&mut events)?;
+        hand_on(&mut events, store, hub, &mut unstored);
+    }
+    live.take_rest(&mut events)?;
+    hand_on(&mut events, store, hub, &mut unstored);
+    tracing::info!("detached");
+    Ok(())
+}
+
+/// Stores alerts, durably, before anyone sees them; then tells everyone.
+fn hand_on(events: &mut Vec<Event>, store: &Store, hub: &Hub, unstored: &mut u64) {
+    for event in events.drain(..) {
+        if matches!(event.body, Body::Alert(_))
+            && let Err(error) = store.append(&event)
+        {
+            *unstored += 1;
+            tracing::error!(id = &*event.id, "an alert could not be stored: {error}");
+        }
+        hub.publish(Arc::new(event));
+    }
+}
+
+fn refresh(status: &mut Status, live: &Live, unstored: u64) {
+    let stats = live.pipeline().stats();
+    let points = u32::try_from(live.attach_points().count()).unwrap_or(u32::MAX);
+    let mut losses = BTreeMap::new();
+    if unstored > 0 {
+        losses.insert("store".to_owned(), unstored);
+    }
+    for (stage, records) in live.losses() {
+        losses.insert(stage.to_owned(), records);
+    }
+    status.counters = Counters { records: stats.records, events: stats.events, losses };
+    status.programs = PROGRAMS
+        .iter()
+        .map(|program| {
+            let places = if matches!(program.hook, Hook::Tracepoint(_)) { 1 } else { points };
+            (program.name.to_owned(), places)
+        })
+        .collect();
+    status.agents = live.agents().collect();
+}
+
+fn sink_status(sink: crate::sinks::SinkStatus) -> SinkStatus {
+    SinkStatus {
+        name: sink.name,
+        cursor: u64::try_from(sink.cursor).unwrap_or(0),
+        lag: sink.lag,
+        last_error: sink.last_error,
+    }
+}
+
+fn stop_on_signals(runtime: &tokio::runtime::Runtime, stop: &Arc<AtomicBool>) -> Result<()> {
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let mut signals = signal(kind).context("cannot listen for signals")?;
+        let stop = stop.clone();
+        runtime.spawn(async move {
+            if signals.recv().await.is_some() {
+                stop.store(true, Ordering::Relaxed);
+            }
+        });
+    }
+    Ok(())
+}
+
+/// The id of a group, from /etc/group (group(5)).
+fn group_id(name: &str) -> Result<u32> {
+    let groups = std::fs::read_to_string("/etc/group").context("cannot read /etc/group")?;
+    let id = groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    });
+    match id {
+        Some(id) => Ok(id),
+        None => bail!("[api] group: there is no group `{name}`; make it or name another"),
+    }
+}
+
+fn lock(status: &Mutex<Status>) -> std::sync::MutexGuard<'_, Status> {
+    // A status is whole after every assignment, so a poisoned one is still good.
+    status.lock().unwrap_or_else(PoisonError::into_inner)
+}
