@@ -376,10 +376,10 @@ impl Live {
             gone: None,
         };
         self.watched.insert(id, watched);
-        self.cover(id, path, time, out);
         if decision == Decision::Yes {
             self.appeared(id, time, out);
         }
+        self.cover(id, path, time, out);
         if let Some(container) = container
             && !self.lookups.ask(container)
         {
