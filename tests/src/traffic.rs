@@ -83,7 +83,14 @@ fn body(answers: &mut impl BufRead) -> Result<Vec<u8>> {
     Ok(body)
 }
 
-/// The bytes `web.py` answers `/bytes/<size>` with.
+/// The bytes `web.py` answers `/bytes/<size>` with: noise, so that a tunnel that
+/// compresses carries as much as others. Repeats after 40,000.
 fn pattern(size: usize) -> Vec<u8> {
-    (0..251).cycle().take(size).collect()
+    let mut state: u64 = 1;
+    let noise = std::iter::repeat_with(|| {
+        state = (state * 1_103_515_245 + 12_345) % (1 << 31);
+        state.to_le_bytes()[2]
+    });
+    let noise: Vec<u8> = noise.take(40_000).collect();
+    noise.into_iter().cycle().take(size).collect()
 }
