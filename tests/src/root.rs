@@ -37,7 +37,7 @@ impl Root {
         let resolver = format!("nameserver {GATEWAY}\n");
         fs::write(dir.join("upper/etc/resolv.conf"), resolver)?;
         let mut script = format!(
-            "set -e; cd {}; mount -t overlay overlay -o lowerdir={},upperdir=upper,workdir=work root; \
+            "set -e; cd '{}'; mount -t overlay overlay -o 'lowerdir={}',upperdir=upper,workdir=work root; \
              mount -t proc proc root/proc; mount --rbind /dev root/dev; ",
             dir.display(),
             paths::rootfs()?.display(),
@@ -45,7 +45,7 @@ impl Root {
         for (outside, inside, writable) in shares(world, name)? {
             let mode = if writable { "rw" } else { "ro" };
             script += &format!(
-                "mkdir -p root{inside}; mount --bind -o {mode} {} root{inside}; ",
+                "mkdir -p root{inside}; mount --bind -o {mode} '{}' root{inside}; ",
                 outside.display()
             );
         }
