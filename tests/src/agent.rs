@@ -1,6 +1,6 @@
 //! Agents: what agent-monitor watches.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -16,6 +16,7 @@ use crate::netns::{self, Netns};
 use crate::paths;
 use crate::process::{MARKER, Members, Process};
 use crate::root::Root;
+use crate::wait;
 use crate::world::World;
 
 /// How long [`Agent::run`] lets a command take.
@@ -49,11 +50,18 @@ impl Agent {
     pub fn docker(world: &Arc<World>, name: &str) -> Result<Self> {
         let container = Container::start(Docker::shared()?, world, name)?;
         let pid = container.init()?;
+        let cgroup = Cgroup::of_process(pid)?;
+        // Docker does not wait for what its init process starts.
+        wait::until("the container to idle", Duration::from_secs(10), || {
+            let idles =
+                |pid| fs::read(format!("/proc/{pid}/comm")).is_ok_and(|it| it == b"sleep\n");
+            Ok(cgroup.processes()?.into_iter().any(idles).then_some(()))
+        })?;
         let (netns, address) = world.join(|name| Netns::attach(name, pid))?;
         Ok(Self {
             name: container.name.clone(),
             address,
-            cgroup: Cgroup::of_process(pid)?,
+            cgroup,
             kind: Kind::Docker { container },
             netns,
             world: Arc::clone(world),
@@ -185,7 +193,7 @@ impl Agent {
 /// Folders shared with an agent, by name inside: (host path, inside, writable).
 pub(crate) fn shares(world: &World, name: &str) -> Result<[(PathBuf, &'static str, bool); 3]> {
     let shared = shared(world, name);
-    std::fs::create_dir_all(&shared).with_context(|| format!("make {}", shared.display()))?;
+    fs::create_dir_all(&shared).with_context(|| format!("make {}", shared.display()))?;
     Ok([
         (paths::bin()?, paths::INSIDE_BIN, false),
         (

@@ -43,7 +43,11 @@ fn check(name: &str, make: impl FnOnce(&std::sync::Arc<World>) -> anyhow::Result
     let settled = wait::until("the agent to be idle", Duration::from_secs(5), || {
         Ok((agent.group().processes()? == idle).then_some(()))
     });
-    settled.unwrap();
+    assert!(
+        settled.is_ok(),
+        "{:?} were {idle:?}",
+        agent.group().processes()
+    );
 }
 
 macro_rules! scenarios {
