@@ -13,11 +13,13 @@
 
 pub mod agent;
 pub mod cgroup;
+mod container;
 pub mod docker;
 pub mod leftovers;
 pub mod netns;
 pub mod paths;
 pub mod process;
+mod root;
 pub mod scenario;
 pub mod services;
 pub mod traffic;
