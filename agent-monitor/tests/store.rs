@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use agent_monitor::event::{Body, Event, Gap, Timestamp};
 use agent_monitor::store::{KEEP, MAX_ROWS, Store, StoreError};
-use common::{EPOCH_NS, alert, alert_saying, id, id_of};
+use common::{EPOCH_NS, SmallDisk, alert, alert_saying, id, id_of};
 use tempfile::TempDir;
 
 const CHILD_STORE: &str = "AGENT_MONITOR_TEST_STORE";
@@ -278,32 +278,12 @@ fn a_folder_that_cannot_be_made_is_named() {
     assert!(error.to_string().contains("/proc/agent-monitor"), "{error}");
 }
 
-/// A tmpfs of 1 MiB, gone when dropped.
-struct SmallDisk(TempDir);
-
-impl SmallDisk {
-    fn mount() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let flags = rustix::mount::MountFlags::empty();
-        rustix::mount::mount("none", folder.path(), "tmpfs", flags, c"size=1m")
-            .expect("this test mounts a tmpfs: run it as root");
-        Self(folder)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // The folder stays then, which shows.
-        let _ = rustix::mount::unmount(self.0.path(), rustix::mount::UnmountFlags::DETACH);
-    }
-}
-
 #[test]
 fn a_full_disk_fails_appends_until_there_is_space_again() {
     let disk = SmallDisk::mount();
-    let ballast = disk.0.path().join("ballast");
+    let ballast = disk.path().join("ballast");
     std::fs::write(&ballast, vec![0; 256 * 1024]).unwrap();
-    let store = open(&disk.0.path().join("store.db"));
+    let store = open(&disk.path().join("store.db"));
     let summary = "s".repeat(8 * 1024);
     let append = |n| store.append(&alert_saying(n, "a", &summary));
     let mut stored = Vec::new();
@@ -332,7 +312,7 @@ fn a_full_disk_fails_appends_until_there_is_space_again() {
     );
     stored.push(id(201));
     drop(store);
-    assert_eq!(ids(&open(&disk.0.path().join("store.db"))), stored);
+    assert_eq!(ids(&open(&disk.path().join("store.db"))), stored);
 }
 
 fn days_after_epoch(days: u64) -> Timestamp {

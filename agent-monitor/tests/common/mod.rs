@@ -1,10 +1,13 @@
 //! Alerts to store and deliver, and waiting for what they lead to.
 #![allow(dead_code, reason = "each suite uses its own part")]
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent_monitor::event::{Agent, Alert, Body, Confidence, Event, Severity, Timestamp};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use tempfile::TempDir;
 
 /// 2030-01-01T00:00:00Z.
 pub const EPOCH_NS: u64 = 1_893_456_000_000_000_000;
@@ -66,5 +69,36 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut found: impl FnMut() -> Optio
         }
         assert!(start.elapsed() < limit, "after {limit:?} still not: {what}");
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A tmpfs of 1 MiB, gone when dropped.
+pub struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    /// Mounts it; fails without root.
+    pub fn mount() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        mount(
+            "none",
+            folder.path(),
+            "tmpfs",
+            MountFlags::empty(),
+            c"size=1m",
+        )
+        .expect("this test mounts a tmpfs: run it as root");
+        Self(folder)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // If that fails, so does removing the folder: both stay, which shows.
+        let _ = unmount(self.0.path(), UnmountFlags::DETACH);
     }
 }
