@@ -1,0 +1,3 @@
+//! What behaviour and command lines give away.
+
+pub mod ssh_command;
