@@ -30,12 +30,8 @@ fn main() -> Result<()> {
     let object = out.join(OBJECT);
     if let Some(prebuilt) = env::var_os(PREBUILT) {
         println!("cargo:rerun-if-changed={}", Path::new(&prebuilt).display());
-        std::fs::copy(&prebuilt, &object).with_context(|| {
-            format!(
-                "cannot read {} named by {PREBUILT}",
-                Path::new(&prebuilt).display()
-            )
-        })?;
+        std::fs::copy(&prebuilt, &object)
+            .with_context(|| format!("cannot read {} named by {PREBUILT}", Path::new(&prebuilt).display()))?;
         return Ok(());
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -59,14 +55,9 @@ fn main() -> Result<()> {
 /// `cargo xtask setup` builds bpf-linker into the workspace's target/tools.
 fn put_linker_on_path(root: &Path) -> Result<()> {
     let tools = root.join("target/tools/bin");
-    println!(
-        "cargo:rerun-if-changed={}",
-        tools.join("bpf-linker").display()
-    );
+    println!("cargo:rerun-if-changed={}", tools.join("bpf-linker").display());
     let path = env::var_os("PATH").unwrap_or_default();
-    let dirs: Vec<PathBuf> = std::iter::once(tools)
-        .chain(env::split_paths(&path))
-        .collect();
+    let dirs: Vec<PathBuf> = std::iter::once(tools).chain(env::split_paths(&path)).collect();
     if !dirs.iter().any(|dir| dir.join("bpf-linker").is_file()) {
         bail!("bpf-linker is neither in target/tools/bin nor on PATH; {FIX}");
     }
@@ -106,20 +97,8 @@ fn debian_build(root: &Path, out: &Path) -> Result<()> {
     let flags = ["-Cdebuginfo=2", "-Clink-arg=--btf", "-Ctarget-cpu=v3"].join("\x1f");
     let status = Command::new("/usr/bin/cargo")
         .current_dir(root)
-        .args([
-            "build",
-            "--release",
-            "--locked",
-            "--package",
-            "agent-monitor-ebpf",
-        ])
-        .args([
-            "--bin",
-            OBJECT,
-            "--target",
-            "bpfel-unknown-none",
-            "--target-dir",
-        ])
+        .args(["build", "--release", "--locked", "--package", "agent-monitor-ebpf"])
+        .args(["--bin", OBJECT, "--target", "bpfel-unknown-none", "--target-dir"])
         .arg(&target_dir)
         .env("RUSTC", "/usr/bin/rustc")
         .env("RUSTC_BOOTSTRAP", "aya_ebpf")
@@ -132,9 +111,6 @@ fn debian_build(root: &Path, out: &Path) -> Result<()> {
     if !status.success() {
         bail!("the eBPF side did not build (its errors are above); if a tool is missing, {FIX}");
     }
-    std::fs::copy(
-        target_dir.join("bpfel-unknown-none/release").join(OBJECT),
-        out.join(OBJECT),
-    )?;
+    std::fs::copy(target_dir.join("bpfel-unknown-none/release").join(OBJECT), out.join(OBJECT))?;
     Ok(())
 }

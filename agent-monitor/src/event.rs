@@ -41,10 +41,7 @@ impl Serialize for Event {
         match (&self.agent, &self.body) {
             (Some(agent), Body::Agent(change)) => map.serialize_entry(
                 "agent",
-                &AgentWithState {
-                    agent,
-                    state: change.state,
-                },
+                &AgentWithState { agent, state: change.state },
             )?,
             (Some(agent), _) => map.serialize_entry("agent", agent)?,
             (None, _) => {}
@@ -498,10 +495,7 @@ fn as_string<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Erro
     serializer.collect_str(value)
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde passes a reference"
-)]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_false(value: &bool) -> bool {
     !*value
 }

@@ -18,7 +18,7 @@
 //! | global request `hostkeys-prove-00@openssh.com` | ≥ 90 |
 //!
 //! On the wire that is (OpenSSH 9.2p1 both ends; also asyncssh 2.24.1 and ssh2
-//! 1.x for Node against it; `etm` is aes128-ctr with hmac-sha2-256-etm, `e&m`
+//! 1.17.0 for Node against it; `etm` is aes128-ctr with hmac-sha2-256-etm, `e&m`
 //! aes128-ctr with hmac-sha2-256, seen from paramiko 2.12.0 and PuTTY 0.78):
 //!
 //! | after auth success | chacha20 | gcm | etm | e&m |
