@@ -3,7 +3,8 @@
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
-use super::text::{command_line, duration, number};
+use super::escape;
+use super::text::{command_line, duration, number, wrap};
 use super::{BOLD, DIM, Line, PLAIN, WARNING, between, color, integer, string, strings};
 
 /// Columns below the time.
@@ -11,8 +12,12 @@ const INDENT: &str = "              ";
 /// Columns of the longest label, `incident`, and a space.
 const LABEL: usize = 9;
 
-/// Adds an alert to `out`; `line` already holds the time.
-pub(super) fn write(mut line: Line, event: &Value, out: &mut String) {
+/// Fewest columns worth wrapping a detail into.
+const NARROWEST: usize = 30;
+
+/// Adds an alert to `out`; `line` already holds the time. Nothing of it is cut:
+/// details are wrapped to so many columns.
+pub(super) fn write(mut line: Line, event: &Value, width: Option<usize>, out: &mut String) {
     let alert = &event["alert"];
     let (severity, confidence) = (string(alert, "/severity"), string(alert, "/confidence"));
     let rule = string(alert, "/rule");
@@ -24,12 +29,23 @@ pub(super) fn write(mut line: Line, event: &Value, out: &mut String) {
     line.push(BOLD, string(alert, "/summary"));
     line.finish(None, out);
 
+    let room = width
+        .map(|width| width.saturating_sub(INDENT.len() + LABEL))
+        .filter(|room| *room >= NARROWEST);
     let mut detail = |label: &str, style: Style, text: &str| {
-        let mut line = Line::default();
-        line.push(PLAIN, INDENT);
-        line.column(DIM, label, LABEL);
-        line.push(style, text);
-        line.finish(None, out);
+        let text = escape(text);
+        let parts = match room {
+            Some(room) => wrap(&text, room),
+            None => vec![text.into_owned()],
+        };
+        let labels = std::iter::once(label).chain(std::iter::repeat(""));
+        for (label, part) in labels.zip(parts) {
+            let mut line = Line::default();
+            line.push(PLAIN, INDENT);
+            line.column(DIM, label, LABEL);
+            line.push(style, &part);
+            line.finish(None, out);
+        }
     };
     detail("incident", PLAIN, &incident(alert));
     if event.get("agent").is_some() {

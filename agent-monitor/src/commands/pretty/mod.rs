@@ -58,7 +58,7 @@ impl Pretty {
         line.push(DIM, &self.time(event));
         line.push(PLAIN, "  ");
         if kind == "alert" {
-            alert::write(line, event, &mut out);
+            alert::write(line, event, (self.width)(), &mut out);
             return out;
         }
         line.column(body::style(kind), kind, KIND);

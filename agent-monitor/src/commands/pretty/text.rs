@@ -97,6 +97,26 @@ pub fn cut(text: &str, width: usize) -> Option<String> {
     Some(prefix(text, width.saturating_sub(1)).to_owned() + ellipsis)
 }
 
+/// The text in lines of at most so many columns, broken at spaces; all but the
+/// first are indented. A word that is longer has a line of its own.
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
+    const INDENT: &str = "  ";
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for word in text.split_inclusive(' ') {
+        let begun = !line.trim_start().is_empty();
+        if begun && line.width() + word.trim_end().width() > width {
+            lines.push(std::mem::replace(&mut line, INDENT.to_owned()));
+        }
+        line.push_str(word);
+    }
+    lines.push(line);
+    for line in &mut lines {
+        line.truncate(line.trim_end().len());
+    }
+    lines
+}
+
 /// As much of the text as fits into so many columns.
 pub fn prefix(text: &str, width: usize) -> &str {
     let mut used = 0;
@@ -167,5 +187,16 @@ mod tests {
         assert_eq!(column("文件名字", 6), "文件… ");
         assert_eq!(cut("abc", 3), None);
         assert_eq!(cut("abc", 0), Some(String::new()));
+    }
+
+    #[test]
+    fn long_text_is_wrapped_at_spaces() {
+        assert_eq!(wrap("fits", 10), ["fits"]);
+        assert_eq!(wrap("- one two three", 9), ["- one two", "  three"]);
+        assert_eq!(
+            wrap("a 0123456789abc d", 9),
+            ["a", "  0123456789abc", "  d"]
+        );
+        assert_eq!(wrap("", 9), [""]);
     }
 }
