@@ -2,6 +2,7 @@
 
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
+use unicode_width::UnicodeWidthStr as _;
 
 use super::escape;
 use super::text::{command_line, duration, number, wrap};
@@ -25,9 +26,21 @@ pub(super) fn write(mut line: Line, event: &Value, width: Option<usize>, out: &m
         style(severity),
         &format!("ALERT {severity}/{confidence} {rule}"),
     );
-    line.push(BOLD, "  ");
-    line.push(BOLD, string(alert, "/summary"));
-    line.finish(None, out);
+    let summary = escape(string(alert, "/summary"));
+    if width.is_none_or(|width| line.width() + 2 + summary.width() <= width) {
+        line.push(BOLD, "  ");
+        line.push(BOLD, &summary);
+        line.finish(None, out);
+    } else {
+        line.finish(None, out);
+        let room = width.map_or(usize::MAX, |width| width.saturating_sub(INDENT.len()));
+        for part in wrap(&summary, room.max(NARROWEST)) {
+            let mut line = Line::default();
+            line.push(PLAIN, INDENT);
+            line.push(BOLD, &part);
+            line.finish(None, out);
+        }
+    }
 
     let room = width
         .map(|width| width.saturating_sub(INDENT.len() + LABEL))

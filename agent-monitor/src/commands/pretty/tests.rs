@@ -302,6 +302,11 @@ fn details_of_an_alert_are_wrapped_to_the_terminal() {
     };
     let shown = show(&event(Body::Alert(body.into())), || Some(60));
     let shown = anstream::adapter::strip_str(&shown).to_string();
+    let claim = "
+              ssh to 203.0.113.5:22 lets the other end into
+                this network
+";
+    assert!(shown.contains(claim), "{shown}");
     let expected = "
               evidence - the client's first 68 bytes are a
                          request to forward
