@@ -197,7 +197,7 @@ impl Monitor {
 
 impl Journal {
     fn add(&mut self, event: Value) {
-        let happened = event["time"].as_str().and_then(time);
+        let happened = time(&event["time"]);
         let since = |from: SystemTime, to: SystemTime| to.duration_since(from).unwrap_or_default();
         let now = SystemTime::now();
         let happened = happened.unwrap_or(now);
@@ -210,8 +210,9 @@ impl Journal {
     }
 }
 
-fn time(text: &str) -> Option<SystemTime> {
-    let time: jiff::Timestamp = text.parse().ok()?;
+/// An event's time.
+pub(super) fn time(text: &Value) -> Option<SystemTime> {
+    let time: jiff::Timestamp = text.as_str()?.parse().ok()?;
     let since_epoch = u64::try_from(time.as_nanosecond()).ok()?;
     Some(SystemTime::UNIX_EPOCH + Duration::from_nanos(since_epoch))
 }

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anstyle::{AnsiColor, Style};
 
 use super::acts::{ACTS, Act};
 use super::judge::{Arrived, Incident, Outcome, Seen, Verdict};
+use super::monitor::time;
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
@@ -121,8 +122,11 @@ fn write_counts(out: &mut String, result: &Result) -> std::fmt::Result {
         writeln!(out, "lost     nothing")?;
     }
     for gap in of("gap") {
-        let reason = gap.event["gap"]["reason"].as_str().unwrap_or_default();
-        writeln!(out, "gap      {reason}")?;
+        let gap = &gap.event["gap"];
+        let reason = gap["reason"].as_str().unwrap_or_default();
+        let [from, to] = ["from", "to"].map(|end| time(&gap[end]).unwrap_or(UNIX_EPOCH));
+        let lasted = to.duration_since(from).unwrap_or_default().as_millis();
+        writeln!(out, "gap      {lasted} ms: {reason}")?;
     }
     writeln!(out, "took     {:.1} s", result.took.as_secs_f64())
 }

@@ -7,7 +7,7 @@ impl Fact {
     /// The fact in a few words; what the other end sent is in them as received.
     pub fn in_words(&self) -> String {
         match self {
-            Self::Banner { side, text } => format!("banner {text} from the {}", name(*side)),
+            Self::Banner { side, text } => format!("{}'s banner {text}", name(*side)),
             Self::Kex { client, algorithms } => {
                 by(*client, format!("key exchange {}", algorithms.in_words()))
             }
@@ -101,7 +101,7 @@ mod tests {
         };
         assert_eq!(
             banner.in_words(),
-            "banner SSH-2.0-OpenSSH_9.2p1 from the accepting side"
+            "accepting side's banner SSH-2.0-OpenSSH_9.2p1"
         );
         let asked = Fact::ForwardRequested {
             client: Side::Initiator,
