@@ -26,4 +26,5 @@ pub mod scenario;
 pub mod services;
 pub mod traffic;
 pub mod wait;
+pub mod watched;
 pub mod world;
