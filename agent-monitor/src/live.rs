@@ -99,7 +99,10 @@ impl Live {
         for place in selectors.birthplaces() {
             let place = place.existing(|path| cgroups.dir(path).is_dir());
             let id = cgroups.id(&place.base).with_context(|| {
-                format!("cannot look at the cgroup {}", cgroups.dir(&place.base).display())
+                format!(
+                    "cannot look at the cgroup {}",
+                    cgroups.dir(&place.base).display()
+                )
             })?;
             kernel.nursery(id, place.depth)?;
         }
@@ -159,26 +162,34 @@ impl Live {
 
     /// Agents, those included whose selector is undecided.
     pub fn agents(&self) -> impl Iterator<Item = AgentStatus> {
-        self.watched.values().filter(|watched| watched.gone.is_none()).map(|watched| {
-            let point = self.selectors.attach_point(&watched.agent.cgroup);
-            AgentStatus {
-                id: watched.agent.id.clone(),
-                name: watched.agent.name.clone(),
-                cgroup: watched.agent.cgroup.clone(),
-                state: match watched.decision {
-                    Decision::Undecided => "tentative".to_owned(),
-                    Decision::Yes | Decision::No => "watched".to_owned(),
-                },
-                attached: self.kernel.attach_points().any(|attached| attached == point),
-                events: watched.counted.emitted.iter().sum(),
-                lost: watched.counted.lost.iter().flatten().sum(),
-            }
-        })
+        self.watched
+            .values()
+            .filter(|watched| watched.gone.is_none())
+            .map(|watched| {
+                let point = self.selectors.attach_point(&watched.agent.cgroup);
+                AgentStatus {
+                    id: watched.agent.id.clone(),
+                    name: watched.agent.name.clone(),
+                    cgroup: watched.agent.cgroup.clone(),
+                    state: match watched.decision {
+                        Decision::Undecided => "tentative".to_owned(),
+                        Decision::Yes | Decision::No => "watched".to_owned(),
+                    },
+                    attached: self
+                        .kernel
+                        .attach_points()
+                        .any(|attached| attached == point),
+                    events: watched.counted.emitted.iter().sum(),
+                    lost: watched.counted.lost.iter().flatten().sum(),
+                }
+            })
     }
 
     /// Records lost since the start, by the stage that lost them.
     pub fn losses(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.losses.iter().map(|(stage, records)| (*stage, *records))
+        self.losses
+            .iter()
+            .map(|(stage, records)| (*stage, *records))
     }
 
     /// Waits for records, a tenth of a second at most, and takes them.
@@ -186,7 +197,9 @@ impl Live {
     /// # Errors
     /// The rings cannot be waited for, or the recording cannot be written.
     pub fn step(&mut self, out: &mut Vec<Event>) -> Result<()> {
-        self.rings.wait(IDLE).context("cannot wait for the kernel's records")?;
+        self.rings
+            .wait(IDLE)
+            .context("cannot wait for the kernel's records")?;
         self.take(false, out)
     }
 
@@ -230,7 +243,9 @@ impl Live {
         };
         if header.kind == kind::CGROUP
             && let Ok(record) = decode::record(&bytes)
-            && let Body::Cgroup { action, id, path, .. } = &record.body
+            && let Body::Cgroup {
+                action, id, path, ..
+            } = &record.body
         {
             match action {
                 CgroupAction::Created if *id == record.agent || record.agent == 0 => {
@@ -255,7 +270,9 @@ impl Live {
         match watched.decision {
             Decision::Yes => {
                 if let Some(recording) = &mut self.recording {
-                    recording.record(&bytes).context("cannot write the recording")?;
+                    recording
+                        .record(&bytes)
+                        .context("cannot write the recording")?;
                 }
                 self.pipeline.bytes(&bytes, out);
             }
@@ -281,7 +298,10 @@ impl Live {
     fn adopt(&mut self, out: &mut Vec<Event>) {
         let scan = self.cgroups.scan(MAX_SCAN);
         if scan.omitted > 0 {
-            tracing::warn!(omitted = scan.omitted, "too many cgroups: some were not looked at");
+            tracing::warn!(
+                omitted = scan.omitted,
+                "too many cgroups: some were not looked at"
+            );
         }
         let mut agent: Option<(String, u64)> = None;
         for group in scan.groups {
@@ -327,7 +347,11 @@ impl Live {
 
     fn take_over_processes(&mut self, path: &str) {
         let list = std::fs::read_to_string(self.cgroups.dir(path).join("cgroup.procs"));
-        for pid in list.unwrap_or_default().lines().filter_map(|line| line.parse().ok()) {
+        for pid in list
+            .unwrap_or_default()
+            .lines()
+            .filter_map(|line| line.parse().ok())
+        {
             self.pipeline.take_over(pid, boot_time());
         }
     }
@@ -349,13 +373,18 @@ impl Live {
         }
         if decision == Decision::No || self.watched.len() >= MAX_AGENTS as usize {
             if decision != Decision::No {
-                tracing::error!(cgroup = path, "too many agents at once: this one is not watched");
+                tracing::error!(
+                    cgroup = path,
+                    "too many agents at once: this one is not watched"
+                );
             }
             self.kernel.forget_agent(id);
             return;
         }
         let agent = Agent {
-            id: container.as_ref().map_or_else(|| id.to_string(), |found| found.id.clone()),
+            id: container
+                .as_ref()
+                .map_or_else(|| id.to_string(), |found| found.id.clone()),
             name: short_name(path, container.as_ref()),
             cgroup: path.to_owned(),
             cgroup_id: id,
@@ -383,14 +412,21 @@ impl Live {
         if let Some(container) = container
             && !self.lookups.ask(container)
         {
-            tracing::warn!(cgroup = path, "too many containers at once: this one stays unnamed");
+            tracing::warn!(
+                cgroup = path,
+                "too many containers at once: this one stays unnamed"
+            );
         }
     }
 
     /// Attaches the network programs for an agent, where they are not yet.
     fn cover(&mut self, id: u64, path: &str, born: u64, out: &mut Vec<Event>) {
         let point = self.selectors.attach_point(path).to_owned();
-        if self.kernel.attach_points().any(|attached| attached == point) {
+        if self
+            .kernel
+            .attach_points()
+            .any(|attached| attached == point)
+        {
             return;
         }
         match self.kernel.attach_cgroup(&point, self.cgroups.mount()) {
@@ -405,7 +441,9 @@ impl Live {
     }
 
     fn appeared(&mut self, id: u64, time: u64, out: &mut Vec<Event>) {
-        let Some(watched) = self.watched.get_mut(&id) else { return };
+        let Some(watched) = self.watched.get_mut(&id) else {
+            return;
+        };
         watched.decision = Decision::Yes;
         let agent = watched.agent.clone();
         if let Some(recording) = &mut self.recording
@@ -413,7 +451,8 @@ impl Live {
         {
             tracing::error!("cannot write the recording: {error}");
         }
-        self.pipeline.agent(id, agent, AgentState::Appeared, time, out);
+        self.pipeline
+            .agent(id, agent, AgentState::Appeared, time, out);
     }
 
     /// A container's runtime has answered.
@@ -447,12 +486,18 @@ impl Live {
         let agent = watched.agent.clone();
         if watched.decision == Decision::Yes {
             if info.is_some() {
-                self.pipeline.agent(id, agent, AgentState::Updated, boot_time(), out);
+                self.pipeline
+                    .agent(id, agent, AgentState::Updated, boot_time(), out);
             }
             return Ok(());
         }
-        let known = info.as_deref().cloned().unwrap_or_else(RuntimeInfo::default);
-        let chosen = self.selectors.decide(&agent.cgroup, Some(container), Some(&known));
+        let known = info
+            .as_deref()
+            .cloned()
+            .unwrap_or_else(RuntimeInfo::default);
+        let chosen = self
+            .selectors
+            .decide(&agent.cgroup, Some(container), Some(&known));
         let held = std::mem::take(&mut watched.held);
         self.held -= held.len();
         if chosen == Decision::Yes {
@@ -469,7 +514,9 @@ impl Live {
     }
 
     fn removed(&mut self, id: u64, time: u64, out: &mut Vec<Event>) {
-        let Some(watched) = self.watched.get_mut(&id) else { return };
+        let Some(watched) = self.watched.get_mut(&id) else {
+            return;
+        };
         watched.gone = Some(time);
         if let Some(container) = &watched.container {
             self.lookups.gone(container.clone());
@@ -486,7 +533,11 @@ impl Live {
         let dead: Vec<u64> = self
             .watched
             .iter()
-            .filter(|(_, watched)| watched.gone.is_some_and(|gone| now - gone.min(now) > TOMBSTONE))
+            .filter(|(_, watched)| {
+                watched
+                    .gone
+                    .is_some_and(|gone| now - gone.min(now) > TOMBSTONE)
+            })
             .map(|(id, _)| *id)
             .collect();
         for id in dead {
@@ -501,7 +552,9 @@ impl Live {
     fn read_losses(&mut self, out: &mut Vec<Event>) {
         let mut lost = Vec::new();
         for (id, state) in self.kernel.agent_states() {
-            let Some(watched) = self.watched.get_mut(&id) else { continue };
+            let Some(watched) = self.watched.get_mut(&id) else {
+                continue;
+            };
             if watched.decision != Decision::Yes {
                 continue;
             }
@@ -509,14 +562,20 @@ impl Live {
             for (reason, stage) in LOSS_REASON_NAMES.iter().enumerate() {
                 let mut kinds = BTreeMap::new();
                 for (class, name) in CLASS_NAMES.iter().enumerate() {
-                    let lost =
-                        state.lost[reason][class].saturating_sub(before.lost[reason][class]);
+                    let lost = state.lost[reason][class].saturating_sub(before.lost[reason][class]);
                     if lost > 0 {
                         kinds.insert(*name, lost);
                     }
                 }
                 if !kinds.is_empty() {
-                    lost.push((id, Loss { stage, records: kinds.values().sum(), kinds }));
+                    lost.push((
+                        id,
+                        Loss {
+                            stage,
+                            records: kinds.values().sum(),
+                            kinds,
+                        },
+                    ));
                 }
             }
         }
@@ -533,7 +592,9 @@ impl Live {
 
 /// The container whose own cgroup this is.
 fn own_container(path: &str) -> Option<ContainerRef> {
-    agent_root(path).filter(|(root, _)| *root == path).map(|(_, container)| container)
+    agent_root(path)
+        .filter(|(root, _)| *root == path)
+        .map(|(_, container)| container)
 }
 
 /// What an agent is called until its runtime has been asked.

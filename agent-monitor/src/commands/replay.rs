@@ -50,7 +50,11 @@ pub fn run(args: ReplayArgs) -> Result<ExitCode> {
         Err(error) if is_broken_pipe(&error) => {}
         other => other?,
     }
-    Ok(if alerts && args.fail_on_alert { ExitCode::from(ALERTS_FOUND) } else { ExitCode::SUCCESS })
+    Ok(if alerts && args.fail_on_alert {
+        ExitCode::from(ALERTS_FOUND)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 /// Replays one recording and hands on every event in order.
@@ -65,8 +69,12 @@ pub fn replay(path: &Path, mut hand_on: impl FnMut(&Event) -> Result<()>) -> Res
     // A recording's processes are not this machine's.
     let processes = Processes::new(Procfs::at("/nonexistent"), PROCESSES);
     let about = reader.about.clone();
-    let mut pipeline =
-        Pipeline::new(&about.node, "replay".to_owned(), about.boot_epoch, processes);
+    let mut pipeline = Pipeline::new(
+        &about.node,
+        "replay".to_owned(),
+        about.boot_epoch,
+        processes,
+    );
     let mut events = Vec::new();
     let mut time = 0;
     for frame in reader {

@@ -48,7 +48,11 @@ impl Mining {
         }
         let heard = self.heard.entry(flow.id).or_default();
         if fact.weight > Weight::Weak {
-            *(if fact.from_pool { &mut heard.pool } else { &mut heard.miner }) = true;
+            *(if fact.from_pool {
+                &mut heard.pool
+            } else {
+                &mut heard.miner
+            }) = true;
         }
         let stage = match fact.weight {
             Weight::Proof => BOTH_SIDES,
@@ -60,12 +64,18 @@ impl Mining {
             return None;
         }
         heard.stage = Some(stage);
-        let remote = flow.remote.map_or_else(|| "an unknown address".to_owned(), |r| r.to_string());
+        let remote = flow
+            .remote
+            .map_or_else(|| "an unknown address".to_owned(), |r| r.to_string());
         let who = process.as_ref().map_or_else(
             || "A process of the agent".to_owned(),
             |process| format!("{}[{}]", process.comm, process.pid),
         );
-        let speaker = if fact.from_pool { "the pool" } else { "the miner" };
+        let speaker = if fact.from_pool {
+            "the pool"
+        } else {
+            "the miner"
+        };
         let mut evidence = vec![format!(
             "{speaker} said {} ({}): {}",
             fact.message,

@@ -142,8 +142,15 @@ impl Relays {
                 .filter(|(_, outside)| !outside.inside && outside.agent == flow.agent)
                 .filter(|(_, outside)| related(outside.owner, connector))
                 .filter_map(|(id, outside)| {
-                    let named = flow.cause.filter(|(cause, _)| cause == id).map(|(_, time)| time);
-                    let seen = outside.bursts.iter().rev().find(|burst| burst.way == Way::In);
+                    let named = flow
+                        .cause
+                        .filter(|(cause, _)| cause == id)
+                        .map(|(_, time)| time);
+                    let seen = outside
+                        .bursts
+                        .iter()
+                        .rev()
+                        .find(|burst| burst.way == Way::In);
                     let last = named.or(seen.map(|burst| burst.last))?;
                     let delay = flow.begun.saturating_sub(last);
                     (delay <= CAUSE_NS).then_some((*id, delay))
@@ -163,7 +170,9 @@ impl Relays {
         burst: &Burst,
         mut related: impl FnMut(ProcessKey, ProcessKey) -> bool,
     ) -> Vec<Pair> {
-        let Some(track) = self.tracks.get_mut(&flow.id) else { return Vec::new() };
+        let Some(track) = self.tracks.get_mut(&flow.id) else {
+            return Vec::new();
+        };
         track.bursts.push_back(burst.clone());
         if track.bursts.len() > BURSTS {
             track.bursts.pop_front();
@@ -204,7 +213,8 @@ impl Relays {
     /// A flow is over.
     pub fn closed(&mut self, flow: FlowId) {
         self.tracks.remove(&flow);
-        self.pairs.retain(|pair| pair.outside != flow && pair.inside != flow);
+        self.pairs
+            .retain(|pair| pair.outside != flow && pair.inside != flow);
     }
 
     /// The pairs that are watched, to look at.
@@ -213,7 +223,11 @@ impl Relays {
     }
 
     fn pair(&mut self, outside: FlowId, inside: FlowId, delay: u64, begun: u64) {
-        if self.pairs.iter().any(|pair| pair.outside == outside && pair.inside == inside) {
+        if self
+            .pairs
+            .iter()
+            .any(|pair| pair.outside == outside && pair.inside == inside)
+        {
             return;
         }
         if self.pairs.len() >= MAX_PAIRS {
@@ -236,13 +250,18 @@ impl Relays {
     /// carried around them. A burst inside is only looked at once the outside
     /// flow has moved on, or its answer could still be on the way.
     fn compare(&self, pair: &mut Pair) {
-        let (Some(outside), Some(inside)) =
-            (self.tracks.get(&pair.outside), self.tracks.get(&pair.inside))
-        else {
+        let (Some(outside), Some(inside)) = (
+            self.tracks.get(&pair.outside),
+            self.tracks.get(&pair.inside),
+        ) else {
             return;
         };
         let skip = pair.compared.saturating_sub(inside.forgotten);
-        for burst in inside.bursts.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX)) {
+        for burst in inside
+            .bursts
+            .iter()
+            .skip(usize::try_from(skip).unwrap_or(usize::MAX))
+        {
             let (way, from, until) = match burst.way {
                 // Data that came before this went out.
                 Way::Out => (Way::In, pair.used[1], burst.last),

@@ -41,7 +41,10 @@ pub fn command_line(
             "{}[{}] was started with a reverse forward ({forward})",
             process.comm, process.pid
         ),
-        evidence: vec![format!("{program} command line: {}", process.argv.join(" "))],
+        evidence: vec![format!(
+            "{program} command line: {}",
+            process.argv.join(" ")
+        )],
         time,
     }
 }
@@ -63,7 +66,10 @@ pub fn wire_sizes(
         agent: flow.agent,
         process: process.cloned(),
         subjects: subjects(flow.owner, process, Some(flow)),
-        summary: format!("{} asked {remote} for a reverse forward over SSH", who(process)),
+        summary: format!(
+            "{} asked {remote} for a reverse forward over SSH",
+            who(process)
+        ),
         evidence: vec![format!("SSH record sizes to {remote}: {shown_by}")],
         time,
     })
@@ -110,7 +116,11 @@ pub fn relayed(
         summary: format!(
             "{} lets {from} reach {to} inside through {}",
             who(process),
-            if ssh { "a reverse SSH tunnel" } else { "a connection that relays" }
+            if ssh {
+                "a reverse SSH tunnel"
+            } else {
+                "a connection that relays"
+            }
         ),
         evidence,
         time,
@@ -126,11 +136,7 @@ fn who(process: Option<&Arc<Process>>) -> String {
 
 /// The flow, the process, and the processes above it: autossh asks for what its
 /// child ssh does.
-fn subjects(
-    key: ProcessKey,
-    process: Option<&Arc<Process>>,
-    flow: Option<&Flow>,
-) -> Vec<Subject> {
+fn subjects(key: ProcessKey, process: Option<&Arc<Process>>, flow: Option<&Flow>) -> Vec<Subject> {
     let mut subjects = Vec::new();
     if key.pid != 0 {
         subjects.push(Subject::Process(key));
@@ -138,7 +144,12 @@ fn subjects(
     subjects.extend(flow.map(|flow| Subject::Flow(flow.id)));
     if let Some(process) = process {
         let above = process.ancestors.iter();
-        subjects.extend(above.map(|a| Subject::Process(ProcessKey { pid: a.pid, start: 0 })));
+        subjects.extend(above.map(|a| {
+            Subject::Process(ProcessKey {
+                pid: a.pid,
+                start: 0,
+            })
+        }));
     }
     subjects
 }

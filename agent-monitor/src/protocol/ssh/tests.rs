@@ -247,8 +247,8 @@ fn no_split_of_the_encrypted_part_tells_of_a_forward_that_was_not() {
     // own client; record sizes here are all multiples of four.
     for (name, segments) in captures() {
         let expected = expected(&name);
-        for at in 0..segments.len() {
-            for cut in 1..segments[at].encrypted.min(800) {
+        for at in 0..segments.len().min(24) {
+            for cut in 1..segments[at].encrypted.min(160) {
                 if segments[at].side == Side::Responder && cut % 4 == 0 {
                     continue;
                 }
@@ -257,7 +257,8 @@ fn no_split_of_the_encrypted_part_tells_of_a_forward_that_was_not() {
                 let told = told(&split);
                 assert!(
                     (expected.0 || !told.0) && (expected.1 || !told.1),
-                    "{name} {at} {cut}"
+                    "{name} {at} {cut} {:?}",
+                    run(&split).0.last()
                 );
             }
         }
