@@ -75,11 +75,11 @@ fn program_named(path: &str) -> Option<Program> {
 
 // Options that take an argument.
 
-/// `getopt` string of OpenSSH 9.2's ssh.c, and `-P`, which takes a tag since 9.4.
+/// As in the usage text of OpenSSH 9.2, and `-P`, which takes a tag in later versions.
 const OPENSSH: &str = "bceilmopBDEFIJLOPQRSwW";
 /// autossh 1.4's own `-M` takes a port; ssh's is a flag.
 const AUTOSSH: &str = "bceilmopBDEFIJLMOPQRSwW";
-/// cli-runopts.c of dropbear 2022.83.
+/// As in the usage text of dropbear 2022.83, and OpenSSH's `-e`, `-D` and `-F`.
 const DBCLIENT: &str = "bceilmopBDFIJKLRW";
 
 /// An option with its argument, empty if it takes none.
@@ -172,7 +172,7 @@ fn config_line(line: &str) -> (&str, Cow<'_, str>) {
     }
 }
 
-/// plink's options are words; those that take an argument, of PuTTY 0.78's cmdline.c and plink.c.
+/// plink's options are words; those that take an argument, as in the usage text of PuTTY 0.78 and its manual.
 const PLINK: &[&str] = &[
     "-load",
     "-l",

@@ -49,6 +49,9 @@ pub struct Fact {
     pub message: String,
     /// Login, wallet or agent string in it, shortened.
     pub identity: Option<String>,
+    /// Its side of the stream began with JSON; otherwise something came before,
+    /// such as a proxy's handshake or the head of a download.
+    pub plain: bool,
     /// At most 256 bytes of the line, as received.
     pub bytes: Vec<u8>,
 }
@@ -69,26 +72,34 @@ impl Parser for Stratum {
             Side::Responder => &mut self.responder,
         };
         let (asked, found) = (&mut self.asked, &mut self.found);
+        let mut noticed = Vec::new();
         let mut take = |line: &[u8]| {
             let Some(meaning) = message::meaning(line, side, asked) else {
                 return;
             };
             *found = true;
-            facts.push(super::Fact::Mining(Fact {
+            noticed.push(Fact {
                 side,
                 from_pool: meaning.from_pool,
                 weight: meaning.weight,
                 dialect: meaning.dialect,
                 message: meaning.message,
                 identity: meaning.identity,
+                plain: true,
                 bytes: line[..line.len().min(BYTES_MAX)].to_vec(),
-            }));
+            });
         };
         match input {
             Input::Bytes(bytes) => lines.bytes(bytes, &mut take),
             Input::Skipped(count) => lines.missing(u64::from(count)),
             Input::Gap => lines.missing(0),
         }
+        let plain = !lines.cannot_be_json();
+        facts.extend(
+            noticed
+                .into_iter()
+                .map(|fact| super::Fact::Mining(Fact { plain, ..fact })),
+        );
         let seen = self.initiator.seen().max(self.responder.seen());
         let other = self.initiator.cannot_be_json() && self.responder.cannot_be_json();
         if self.found {

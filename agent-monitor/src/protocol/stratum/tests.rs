@@ -134,7 +134,8 @@ fn every_prefix_tells_a_prefix_of_the_facts() {
         let session = session(name);
         let (all, _) = run(&borrowed(&session));
         for at in 0..session.len() {
-            for cut in 0..session[at].1.len() {
+            // A share of Equihash is 3 KiB of hex, of which a few cuts are enough.
+            for cut in (0..session[at].1.len()).step_by(1 + session[at].1.len() / 400) {
                 let mut prefix = borrowed(&session[..at]);
                 prefix.push((session[at].0, &session[at].1[..cut]));
                 let (facts, _) = run(&prefix);
