@@ -322,7 +322,8 @@ fn what_runs_in_a_cgroup_born_inside_an_agent_is_seen_from_its_first_program() {
         };
         happened("created", format!("a{round}"));
         let created = happened("created", format!("a{round}/b"));
-        happened("entered", format!("a{round}/b"));
+        let entered = happened("entered", format!("a{round}/b"));
+        assert_eq!(entered["process"]["pid"], exec["process"]["pid"]);
         let minute = 60_000_000_000;
         let after = (nanoseconds(exec) + minute - nanoseconds(created)) % minute;
         quickest = quickest.min(after);

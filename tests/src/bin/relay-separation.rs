@@ -30,8 +30,10 @@ fn main() -> Result<()> {
         let seen = pairs(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
         let relays = seen.iter().filter(|pair| pair.score.is_relay()).count();
-        let sustained =
-            seen.iter().filter(|pair| pair.score.exchanges() >= SUSTAINED).count();
+        let sustained = seen
+            .iter()
+            .filter(|pair| pair.score.exchanges() >= SUSTAINED)
+            .count();
         let sum = |of: fn(&Pair) -> u32| seen.iter().map(of).sum::<u32>();
         println!(
             "| {name} | {} | {} | {} | {} | {relays} relays, {sustained} sustained |",
@@ -59,8 +61,12 @@ fn pairs(path: &PathBuf) -> Result<Vec<Pair>> {
     let mut relays = Relays::default();
     let mut ended: HashMap<_, Pair> = HashMap::new();
     for frame in Reader::new(BufReader::new(File::open(path)?))? {
-        let Frame::Record(bytes) = frame? else { continue };
-        let Ok(record) = decode::record(&bytes) else { continue };
+        let Frame::Record(bytes) = frame? else {
+            continue;
+        };
+        let Ok(record) = decode::record(&bytes) else {
+            continue;
+        };
         flows.apply(&record, |flow: &Flow, change| match change {
             Change::Opened => relays.opened(flow, |_, _| true),
             Change::Burst(burst) => drop(relays.burst(flow, &burst, |_, _| true)),
@@ -80,7 +86,10 @@ fn pairs(path: &PathBuf) -> Result<Vec<Pair>> {
 fn keep(
     relays: &Relays,
     ended: &mut HashMap<
-        (agent_monitor_common::event::FlowId, agent_monitor_common::event::FlowId),
+        (
+            agent_monitor_common::event::FlowId,
+            agent_monitor_common::event::FlowId,
+        ),
         Pair,
     >,
 ) {
