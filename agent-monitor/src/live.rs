@@ -422,14 +422,13 @@ impl Live {
     /// Attaches the network programs for an agent, where they are not yet.
     fn cover(&mut self, id: u64, path: &str, born: u64, out: &mut Vec<Event>) {
         let point = self.selectors.attach_point(path).to_owned();
-        if self
-            .kernel
-            .attach_points()
-            .any(|attached| attached == point)
-        {
+        // The root of a subtree may have been removed and made again.
+        let point_id = self.cgroups.id(&point).unwrap_or_default();
+        if self.kernel.is_attached(&point, point_id) {
             return;
         }
-        match self.kernel.attach_cgroup(&point, self.cgroups.mount()) {
+        let mount = self.cgroups.mount();
+        match self.kernel.attach_cgroup(&point, point_id, mount) {
             Ok(()) => {
                 let reason = "network programs were attached after the agent's birth".to_owned();
                 self.pipeline.gap(id, reason, born, boot_time(), out);

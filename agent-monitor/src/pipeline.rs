@@ -301,10 +301,7 @@ impl Pipeline {
     }
 
     fn process(&mut self, key: ProcessKey, time: u64) -> Option<Arc<Process>> {
-        if key.pid == 0 {
-            return None;
-        }
-        self.processes.get_or_take_over(key, time)
+        known(&mut self.processes, key, time)
     }
 
     fn at(&self, boot_time: u64) -> Timestamp {
@@ -347,10 +344,7 @@ fn consequence(
         Change::Attempted | Change::Sent => record.process,
         _ => flow.connector.unwrap_or(flow.owner),
     };
-    let process = match actor.pid {
-        0 => None,
-        _ => processes.get_or_take_over(actor, record.time),
-    };
+    let process = known(processes, actor, record.time);
     let related = |one: ProcessKey, other: ProcessKey| is_related(processes, one, other);
     let mut result = Consequence {
         event: None,
@@ -396,6 +390,21 @@ fn consequence(
     };
     result.event = body.map(|body| (process, body));
     result
+}
+
+/// What is known of a process: no more than its id and start if it came from
+/// outside and ended before it could be looked at.
+fn known(processes: &mut Processes, key: ProcessKey, time: u64) -> Option<Arc<Process>> {
+    if key.pid == 0 {
+        return None;
+    }
+    let bare = || Process {
+        pid: key.pid,
+        start: key.start,
+        ..Process::default()
+    };
+    let found = processes.get_or_take_over(key, time);
+    Some(found.unwrap_or_else(|| bare().into()))
 }
 
 /// Whether two processes are the same or one is above the other.

@@ -7,6 +7,8 @@
 //! Both kinds of agent run from one root filesystem, so a scenario finds the
 //! same tools in either. [`scenario::SCENARIOS`] lists what agents can be made
 //! to do. Only [`demo`] needs agent-monitor itself.
+//! to do; [`monitor::Monitor`] is agent-monitor, watching. Nothing else in here
+//! needs it.
 //!
 //! Everything needs root, uses documentation addresses only, and is removed on
 //! drop; what a killed run left behind is removed by the next one.
@@ -17,6 +19,7 @@ mod container;
 pub mod demo;
 pub mod docker;
 pub mod leftovers;
+pub mod monitor;
 pub mod netns;
 pub mod paths;
 pub mod process;
@@ -25,4 +28,5 @@ pub mod scenario;
 pub mod services;
 pub mod traffic;
 pub mod wait;
+pub mod watched;
 pub mod world;
