@@ -365,18 +365,17 @@ fn chunk<const N: usize>(
 }
 
 /// `len` if it lies in 1..=`most`, checked where the verifier sees it.
+///
+/// Before 6.8 the verifier does not learn from `len != 0` that `len` is at least
+/// 1 (reg_set_min_max, kernel/bpf/verifier.c): one is taken off, which makes an
+/// unsigned bound of both limits, and put back.
 #[inline(always)]
 fn bounded(len: u32, most: u32) -> Option<u32> {
-    let mut len = u64::from(len);
+    let mut less_one = u64::from(len).wrapping_sub(1);
     // SAFETY: a move of a register to itself. The compiler, which may know the bounds, can
-    // neither drop nor merge the comparisons that the verifier needs to see.
-    unsafe { asm!("{0} = {0}", inout(reg) len, options(nomem, nostack)) };
-    if len > u64::from(most) {
-        return None;
-    }
-    // SAFETY: as above.
-    unsafe { asm!("{0} = {0}", inout(reg) len, options(nomem, nostack)) };
-    if len == 0 { None } else { Some(len as u32) }
+    // neither drop the comparison that the verifier needs to see nor use `len` after it.
+    unsafe { asm!("{0} = {0}", inout(reg) less_one, options(nomem, nostack)) };
+    if less_one < u64::from(most) { Some(less_one as u32 + 1) } else { None }
 }
 
 #[inline(always)]
