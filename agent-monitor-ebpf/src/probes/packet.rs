@@ -23,7 +23,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::SkBuffContext;
 
 use crate::maps::{FLOW_CONTROL, PAYLOAD};
-use crate::sock::{self, Burst, ESTABLISHED, Sock, TAKEN_OVER};
+use crate::sock::{self, Burst, ESTABLISHED, Half, Sock, TAKEN_OVER};
 use crate::{emit, task};
 
 const ETH_P_IP: u32 = 0x0800;
@@ -275,8 +275,24 @@ fn send_burst(socket: &Sock, burst: &Burst, now: u64) {
 }
 
 /// Data on the handshake's last segment still belongs to the listener's socket.
+/// It is counted there: right after this the accepted socket is cloned from the
+/// listener (tcp_v4_rcv, net/ipv4/tcp_ipv4.c), with a copy of its storage.
 #[inline(always)]
-fn handshake_data(ctx: &SkBuffContext, listener: &Sock, packet: &Packet) {
+fn handshake_data(ctx: &SkBuffContext, listener: &mut Sock, packet: &Packet) {
+    let base = if packet.syn { packet.sequence.wrapping_add(1) } else { packet.sequence };
+    let early = Half {
+        base,
+        next: base.wrapping_add(packet.len),
+        bytes: u64::from(packet.len),
+        packets: 1,
+        known: 1,
+        pad: 0,
+    };
+    // SAFETY: the lock of this socket's storage; nothing is called while it is held.
+    unsafe { bpf_spin_lock(&raw mut listener.lock) };
+    listener.half[direction::IN as usize] = early;
+    // SAFETY: as above.
+    unsafe { bpf_spin_unlock(&raw mut listener.lock) };
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     let part = Part {
