@@ -55,6 +55,10 @@ struct Watched {
     held: VecDeque<Bytes>,
     /// What the kernel had counted when last read.
     counted: KernelState,
+    /// When it was first watched.
+    born: u64,
+    /// When its network was first seen, if that was later.
+    uncovered: Option<u64>,
     /// When its cgroup was removed.
     gone: Option<u64>,
 }
@@ -70,6 +74,8 @@ pub struct Live {
     pipeline: Pipeline,
     watched: HashMap<u64, Watched>,
     held: usize,
+    /// Containers that could not be asked for yet: as many as there are agents, at most.
+    unasked: Vec<ContainerRef>,
     losses_read: u64,
     losses: BTreeMap<&'static str, u64>,
     recording: Option<Writer<BufWriter<File>>>,
@@ -117,6 +123,7 @@ impl Live {
             pipeline,
             watched: HashMap::new(),
             held: 0,
+            unasked: Vec::new(),
             losses_read: 0,
             losses: BTreeMap::new(),
             recording: None,
@@ -232,6 +239,9 @@ impl Live {
             self.losses_read = now;
             self.read_losses(out);
             self.bury(now);
+            let lookups = &self.lookups;
+            self.unasked
+                .retain(|container| !lookups.ask(container.clone()));
         }
         Ok(())
     }
@@ -402,25 +412,24 @@ impl Live {
             decision,
             held: VecDeque::new(),
             counted: KernelState::default(),
+            born: time,
+            uncovered: None,
             gone: None,
         };
         self.watched.insert(id, watched);
+        self.cover(id, path);
         if decision == Decision::Yes {
-            self.appeared(id, time, out);
+            self.appeared(id, out);
         }
-        self.cover(id, path, time, out);
         if let Some(container) = container
-            && !self.lookups.ask(container)
+            && !self.lookups.ask(container.clone())
         {
-            tracing::warn!(
-                cgroup = path,
-                "too many containers at once: this one stays unnamed"
-            );
+            self.unasked.push(container);
         }
     }
 
     /// Attaches the network programs for an agent, where they are not yet.
-    fn cover(&mut self, id: u64, path: &str, born: u64, out: &mut Vec<Event>) {
+    fn cover(&mut self, id: u64, path: &str) {
         let point = self.selectors.attach_point(path).to_owned();
         // The root of a subtree may have been removed and made again.
         let point_id = self.cgroups.id(&point).unwrap_or_default();
@@ -430,8 +439,9 @@ impl Live {
         let mount = self.cgroups.mount();
         match self.kernel.attach_cgroup(&point, point_id, mount) {
             Ok(()) => {
-                let reason = "network programs were attached after the agent's birth".to_owned();
-                self.pipeline.gap(id, reason, born, boot_time(), out);
+                if let Some(watched) = self.watched.get_mut(&id) {
+                    watched.uncovered = Some(boot_time());
+                }
             }
             Err(error) => {
                 tracing::error!(cgroup = path, "an agent's network is not seen: {error:#}");
@@ -439,7 +449,8 @@ impl Live {
         }
     }
 
-    fn appeared(&mut self, id: u64, time: u64, out: &mut Vec<Event>) {
+    /// An agent is chosen: tells of it, and of what it did unseen.
+    fn appeared(&mut self, id: u64, out: &mut Vec<Event>) {
         let Some(watched) = self.watched.get_mut(&id) else {
             return;
         };
@@ -450,8 +461,13 @@ impl Live {
         {
             tracing::error!("cannot write the recording: {error}");
         }
+        let (born, uncovered) = (watched.born, watched.uncovered);
         self.pipeline
-            .agent(id, agent, AgentState::Appeared, time, out);
+            .agent(id, agent, AgentState::Appeared, born, out);
+        if let Some(covered) = uncovered {
+            let reason = "network programs were attached after the agent's birth".to_owned();
+            self.pipeline.gap(id, reason, born, covered, out);
+        }
     }
 
     /// A container's runtime has answered.
@@ -461,16 +477,25 @@ impl Live {
         answer: Answer,
         out: &mut Vec<Event>,
     ) -> Result<()> {
-        let info = match answer {
-            Answer::Found(info) => Some(info),
-            Answer::NotFound => None,
+        let (info, unknown) = match answer {
+            Answer::Found(info) => (Some(info), false),
+            Answer::NotFound => (None, false),
             Answer::Unreachable(why) => {
-                tracing::warn!(container = container.id, "cannot name a container: {why}");
-                None
+                tracing::warn!(
+                    container = container.id,
+                    "a container's runtime did not answer, so it is watched under its id: {why}"
+                );
+                (None, true)
             }
         };
-        let same = |watched: &&mut Watched| watched.container.as_ref() == Some(container);
-        let Some(watched) = self.watched.values_mut().find(same) else {
+        // A container that was started again has the cgroup of before in its tomb.
+        let mut same: Vec<&mut Watched> = self
+            .watched
+            .values_mut()
+            .filter(|watched| watched.container.as_ref() == Some(container))
+            .collect();
+        same.sort_by_key(|watched| watched.gone.is_some());
+        let Some(watched) = same.into_iter().next() else {
             return Ok(());
         };
         let id = watched.agent.cgroup_id;
@@ -494,13 +519,17 @@ impl Live {
             .as_deref()
             .cloned()
             .unwrap_or_else(RuntimeInfo::default);
-        let chosen = self
-            .selectors
-            .decide(&agent.cgroup, Some(container), Some(&known));
+        let chosen = match unknown {
+            // Rather one container too many than one that nobody watches.
+            true => Decision::Yes,
+            false => self
+                .selectors
+                .decide(&agent.cgroup, Some(container), Some(&known)),
+        };
         let held = std::mem::take(&mut watched.held);
         self.held -= held.len();
         if chosen == Decision::Yes {
-            self.appeared(id, boot_time(), out);
+            self.appeared(id, out);
             for bytes in held {
                 self.pass(id, bytes, out)?;
             }
