@@ -3,6 +3,7 @@
 
 mod apt;
 mod cargo;
+mod npm;
 pub mod requirements;
 mod rootfs;
 
@@ -43,6 +44,7 @@ pub fn run() -> Result<()> {
     }
     cargo::CARGO_DENY.install()?;
     cargo::fetch()?;
+    npm::install()?;
     rootfs::make()?;
     eprintln!(
         "setup: everything is there ({:.1} s)",
