@@ -144,6 +144,7 @@ pub struct Process {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
     /// Name, at most 15 bytes.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub comm: String,
     /// Path of the executable.
     #[serde(skip_serializing_if = "Option::is_none")]

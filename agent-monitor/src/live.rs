@@ -422,14 +422,13 @@ impl Live {
     /// Attaches the network programs for an agent, where they are not yet.
     fn cover(&mut self, id: u64, path: &str, born: u64, out: &mut Vec<Event>) {
         let point = self.selectors.attach_point(path).to_owned();
-        if self
-            .kernel
-            .attach_points()
-            .any(|attached| attached == point)
-        {
+        // The root of a subtree may have been removed and made again.
+        let point_id = self.cgroups.id(&point).unwrap_or_default();
+        if self.kernel.is_attached(&point, point_id) {
             return;
         }
-        match self.kernel.attach_cgroup(&point, self.cgroups.mount()) {
+        let mount = self.cgroups.mount();
+        match self.kernel.attach_cgroup(&point, point_id, mount) {
             Ok(()) => {
                 let reason = "network programs were attached after the agent's birth".to_owned();
                 self.pipeline.gap(id, reason, born, boot_time(), out);
@@ -581,7 +580,11 @@ impl Live {
         }
         // What this side lost belongs to no one agent.
         let here = [
-            ("decode", "record", self.pipeline.stats().refused + self.rings.refused),
+            (
+                "decode",
+                "record",
+                self.pipeline.stats().refused + self.rings.refused,
+            ),
             ("flow", "flow", self.pipeline.flows().evicted),
             ("relay", "flow", self.pipeline.relays().evicted),
         ];
@@ -589,7 +592,14 @@ impl Live {
             let before = self.losses.get(stage).copied().unwrap_or_default();
             if records > before {
                 let records = records - before;
-                lost.push((0, Loss { stage, records, kinds: [(kind, records)].into() }));
+                lost.push((
+                    0,
+                    Loss {
+                        stage,
+                        records,
+                        kinds: [(kind, records)].into(),
+                    },
+                ));
             }
         }
         for (id, loss) in lost {

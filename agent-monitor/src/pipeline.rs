@@ -280,9 +280,14 @@ impl Pipeline {
     }
 
     fn find(&mut self, finding: &Finding, event: Option<Arc<str>>, out: &mut Vec<Event>) {
-        let coverage = match self.lost.get(&finding.agent) {
-            None | Some(0) => "complete".to_owned(),
-            Some(records) => format!("{records} records of this agent were lost"),
+        // Agent 0 stands for what was lost of no one agent: it may have been this one's.
+        let lost: u64 = [finding.agent, 0]
+            .iter()
+            .filter_map(|agent| self.lost.get(agent))
+            .sum();
+        let coverage = match lost {
+            0 => "complete".to_owned(),
+            records => format!("{records} records that may be this agent's were lost"),
         };
         let time = self.at(finding.time);
         if let Some(alert) = self.incidents.take(finding, event, time, &coverage) {
@@ -299,10 +304,7 @@ impl Pipeline {
     }
 
     fn process(&mut self, key: ProcessKey, time: u64) -> Option<Arc<Process>> {
-        if key.pid == 0 {
-            return None;
-        }
-        self.processes.get_or_take_over(key, time)
+        known(&mut self.processes, key, time)
     }
 
     fn at(&self, boot_time: u64) -> Timestamp {
@@ -345,10 +347,7 @@ fn consequence(
         Change::Attempted | Change::Sent => record.process,
         _ => flow.connector.unwrap_or(flow.owner),
     };
-    let process = match actor.pid {
-        0 => None,
-        _ => processes.get_or_take_over(actor, record.time),
-    };
+    let process = known(processes, actor, record.time);
     let related = |one: ProcessKey, other: ProcessKey| is_related(processes, one, other);
     let mut result = Consequence {
         event: None,
@@ -394,6 +393,21 @@ fn consequence(
     };
     result.event = body.map(|body| (process, body));
     result
+}
+
+/// What is known of a process: no more than its id and start if it came from
+/// outside and ended before it could be looked at.
+fn known(processes: &mut Processes, key: ProcessKey, time: u64) -> Option<Arc<Process>> {
+    if key.pid == 0 {
+        return None;
+    }
+    let bare = || Process {
+        pid: key.pid,
+        start: key.start,
+        ..Process::default()
+    };
+    let found = processes.get_or_take_over(key, time);
+    Some(found.unwrap_or_else(|| bare().into()))
 }
 
 /// Whether two processes are the same or one is above the other.

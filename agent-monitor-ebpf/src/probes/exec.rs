@@ -160,6 +160,7 @@ fn read_str(to: *mut u8, size: u32, from: u64) -> usize {
 #[inline(always)]
 fn exe_path(base: *mut u8, mut used: usize, file: u64) -> usize {
     let offsets = OFFSETS.load();
+    let begin = used;
     let mut dentry: u64 = task::read(file, offsets.file_dentry);
     let vfsmount: u64 = task::read(file, offsets.file_mnt);
     let mut mount = vfsmount.wrapping_sub(u64::from(offsets.mount_mnt));
@@ -175,7 +176,8 @@ fn exe_path(base: *mut u8, mut used: usize, file: u64) -> usize {
             mount = above;
             continue;
         }
-        if dentry == parent || dentry == 0 {
+        // A memfd lies in no directory: its only component is its own name.
+        if dentry == 0 || (dentry == parent && used != begin) {
             break;
         }
         if used > 2 * PATH_CAP - COMPONENT {

@@ -48,8 +48,9 @@ pub struct Kernel {
     nurseries: KernelMap<MapData, u64, Plain<Nursery>>,
     agents: KernelMap<MapData, u64, Plain<AgentState>>,
     flow_control: KernelMap<MapData, u64, Plain<FlowControl>>,
-    /// Cgroup programs' links, by attach point: dropped, they detach.
-    attached: HashMap<String, Vec<aya::programs::links::FdLink>>,
+    /// Cgroup programs' links, by attach point, with the cgroup's id: dropped,
+    /// they detach.
+    attached: HashMap<String, (u64, Vec<aya::programs::links::FdLink>)>,
 }
 
 impl Kernel {
@@ -125,15 +126,17 @@ impl Kernel {
         Ok(())
     }
 
-    /// Attaches the network programs to a cgroup and everything below it.
-    /// Attaching twice to one path does nothing.
+    /// Attaches the network programs to a cgroup, of this id, and everything
+    /// below it. Attaching twice to one does nothing; links to another cgroup that
+    /// was at this path before are dropped.
     ///
     /// # Errors
     /// The cgroup is gone, or the kernel refuses; then nothing stays attached there.
-    pub fn attach_cgroup(&mut self, path: &str, mount: &Path) -> Result<()> {
-        if self.attached.contains_key(path) {
+    pub fn attach_cgroup(&mut self, path: &str, id: u64, mount: &Path) -> Result<()> {
+        if self.is_attached(path, id) {
             return Ok(());
         }
+        self.attached.remove(path);
         let directory = mount.join(path.trim_start_matches('/'));
         let cgroup = File::open(&directory)
             .with_context(|| format!("cannot open the cgroup {}", directory.display()))?;
@@ -147,8 +150,15 @@ impl Kernel {
                 links.push(link);
             }
         }
-        self.attached.insert(path.to_owned(), links);
+        self.attached.insert(path.to_owned(), (id, links));
         Ok(())
+    }
+
+    /// Whether the network programs are attached to the cgroup of this id.
+    pub fn is_attached(&self, path: &str, id: u64) -> bool {
+        self.attached
+            .get(path)
+            .is_some_and(|(attached, _)| *attached == id)
     }
 
     /// Detaches the network programs from a cgroup.
@@ -268,7 +278,11 @@ fn load(ebpf: &mut Ebpf, name: &str, hook: Hook, btf: &Btf) -> Result<()> {
         Hook::SockOps => typed::<SockOps>(ebpf, name)?.load(),
         Hook::Skb(_) => typed::<CgroupSkb>(ebpf, name)?.load(),
     };
-    loaded.map_err(|error| refused(name, &error))
+    loaded.map_err(|error| refused(name, &error))?;
+    let info = ebpf.program(name).and_then(|program| program.info().ok());
+    let verified_instructions = info.and_then(|info| info.verified_instruction_count());
+    tracing::debug!(program = name, verified_instructions, "loaded");
+    Ok(())
 }
 
 /// The kernel's refusal, cut to what tells.
