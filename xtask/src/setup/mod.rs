@@ -3,6 +3,7 @@
 
 mod apt;
 mod cargo;
+mod npm;
 pub mod requirements;
 mod rootfs;
 
@@ -52,6 +53,7 @@ pub fn run_for_demo() -> Result<()> {
         cargo::BPF_LINKER.install()?;
     }
     cargo::fetch()?;
+    npm::install()?;
     rootfs::make()?;
     eprintln!(
         "setup: everything is there ({:.1} s)",
