@@ -579,6 +579,19 @@ impl Live {
                 }
             }
         }
+        // What this side lost belongs to no one agent.
+        let here = [
+            ("decode", "record", self.pipeline.stats().refused + self.rings.refused),
+            ("flow", "flow", self.pipeline.flows().evicted),
+            ("relay", "flow", self.pipeline.relays().evicted),
+        ];
+        for (stage, kind, records) in here {
+            let before = self.losses.get(stage).copied().unwrap_or_default();
+            if records > before {
+                let records = records - before;
+                lost.push((0, Loss { stage, records, kinds: [(kind, records)].into() }));
+            }
+        }
         for (id, loss) in lost {
             self.lost(id, loss, out);
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::relay::{Pair, SUSTAINED};
+use super::relay::{MATCHED, Pair, SUSTAINED};
 use super::{Finding, Subject};
 use crate::decode::{ProcessKey, Way};
 use crate::event::Process;
@@ -19,7 +19,7 @@ const COMMAND_LINE: usize = 0;
 const WIRE_SIZES: usize = 1;
 const RELAYED: usize = 2;
 /// Stages of [`RELAY_RULE`].
-const MATCHED: usize = 0;
+const BOTH_WAYS: usize = 0;
 const STEADY: usize = 1;
 
 /// A command line asks for a remote forward.
@@ -88,10 +88,11 @@ pub fn relayed(
     }
     let (from, to) = (outside.remote?, inside.remote?);
     let ssh = outside.protocol == Some("ssh");
-    let (rule, stage) = match (ssh, pair.score.exchanges() >= SUSTAINED) {
-        (true, _) => (SSH_RULE, RELAYED),
-        (false, false) => (RELAY_RULE, MATCHED),
-        (false, true) => (RELAY_RULE, STEADY),
+    let (rule, stage) = match pair.score.exchanges() {
+        _ if ssh => (SSH_RULE, RELAYED),
+        SUSTAINED.. => (RELAY_RULE, STEADY),
+        MATCHED.. => (RELAY_RULE, BOTH_WAYS),
+        _ => return None,
     };
     let mut evidence = vec![format!(
         "connected to {to} {:.1} ms after data came in from {from}",
