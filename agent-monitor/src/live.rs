@@ -53,6 +53,8 @@ struct Watched {
     container: Option<ContainerRef>,
     decision: Decision,
     held: VecDeque<Bytes>,
+    /// Times that were not covered, told once it has appeared: why, from, to.
+    gaps: Vec<(&'static str, u64, u64)>,
     /// What the kernel had counted when last read.
     counted: KernelState,
     /// When its cgroup was removed.
@@ -328,11 +330,10 @@ impl Live {
             }
             self.born(group.id, &group.path, now, out);
             self.take_over_processes(&group.path);
-            self.pipeline.gap(
+            self.gap(
                 group.id,
-                "the agent was there before the watch began".to_owned(),
+                "the agent was there before the watch began",
                 0,
-                boot_time(),
                 out,
             );
             agent = Some((format!("{}/", group.path), group.id));
@@ -401,6 +402,7 @@ impl Live {
             container: container.clone(),
             decision,
             held: VecDeque::new(),
+            gaps: Vec::new(),
             counted: KernelState::default(),
             gone: None,
         };
@@ -430,12 +432,25 @@ impl Live {
         let mount = self.cgroups.mount();
         match self.kernel.attach_cgroup(&point, point_id, mount) {
             Ok(()) => {
-                let reason = "network programs were attached after the agent's birth".to_owned();
-                self.pipeline.gap(id, reason, born, boot_time(), out);
+                let reason = "network programs were attached after the agent's birth";
+                self.gap(id, reason, born, out);
             }
             Err(error) => {
                 tracing::error!(cgroup = path, "an agent's network is not seen: {error:#}");
             }
+        }
+    }
+
+    /// An agent was not covered from `from` until now.
+    fn gap(&mut self, id: u64, reason: &'static str, from: u64, out: &mut Vec<Event>) {
+        let Some(watched) = self.watched.get_mut(&id) else {
+            return;
+        };
+        let to = boot_time();
+        if watched.decision == Decision::Yes {
+            self.pipeline.gap(id, reason.to_owned(), from, to, out);
+        } else {
+            watched.gaps.push((reason, from, to));
         }
     }
 
@@ -445,6 +460,7 @@ impl Live {
         };
         watched.decision = Decision::Yes;
         let agent = watched.agent.clone();
+        let gaps = std::mem::take(&mut watched.gaps);
         if let Some(recording) = &mut self.recording
             && let Err(error) = recording.agent(&recorded(id, &agent))
         {
@@ -452,6 +468,9 @@ impl Live {
         }
         self.pipeline
             .agent(id, agent, AgentState::Appeared, time, out);
+        for (reason, from, to) in gaps {
+            self.pipeline.gap(id, reason.to_owned(), from, to, out);
+        }
     }
 
     /// A container's runtime has answered.

@@ -324,11 +324,14 @@ fn closest(over: &[&Burst], bytes: u64, opening: bool, way: Way) -> Option<(u64,
     match way {
         Way::In => {
             let last = over.last()?.first;
-            over.iter().rev().find_map(|burst| fits(burst)).map(|sum| (sum, last))
+            over.iter()
+                .rev()
+                .find_map(|burst| fits(burst))
+                .map(|sum| (sum, last))
         }
-        Way::Out => {
-            over.iter().find_map(|burst| fits(burst).map(|sum| (sum, burst.first)))
-        }
+        Way::Out => over
+            .iter()
+            .find_map(|burst| fits(burst).map(|sum| (sum, burst.first))),
     }
 }
 
