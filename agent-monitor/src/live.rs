@@ -53,12 +53,12 @@ struct Watched {
     container: Option<ContainerRef>,
     decision: Decision,
     held: VecDeque<Bytes>,
+    /// Times that were not covered, told once it has appeared: why, from, to.
+    gaps: Vec<(&'static str, u64, u64)>,
     /// What the kernel had counted when last read.
     counted: KernelState,
     /// When it was first watched.
     born: u64,
-    /// When its network was first seen, if that was later.
-    uncovered: Option<u64>,
     /// When its cgroup was removed.
     gone: Option<u64>,
 }
@@ -338,11 +338,10 @@ impl Live {
             }
             self.born(group.id, &group.path, now, out);
             self.take_over_processes(&group.path);
-            self.pipeline.gap(
+            self.gap(
                 group.id,
-                "the agent was there before the watch began".to_owned(),
+                "the agent was there before the watch began",
                 0,
-                boot_time(),
                 out,
             );
             agent = Some((format!("{}/", group.path), group.id));
@@ -409,15 +408,15 @@ impl Live {
         let watched = Watched {
             agent,
             container: container.clone(),
-            decision,
+            decision: Decision::Undecided,
             held: VecDeque::new(),
+            gaps: Vec::new(),
             counted: KernelState::default(),
             born: time,
-            uncovered: None,
             gone: None,
         };
         self.watched.insert(id, watched);
-        self.cover(id, path);
+        self.cover(id, path, out);
         if decision == Decision::Yes {
             self.appeared(id, out);
         }
@@ -429,7 +428,7 @@ impl Live {
     }
 
     /// Attaches the network programs for an agent, where they are not yet.
-    fn cover(&mut self, id: u64, path: &str) {
+    fn cover(&mut self, id: u64, path: &str, out: &mut Vec<Event>) {
         let point = self.selectors.attach_point(path).to_owned();
         // The root of a subtree may have been removed and made again.
         let point_id = self.cgroups.id(&point).unwrap_or_default();
@@ -439,13 +438,26 @@ impl Live {
         let mount = self.cgroups.mount();
         match self.kernel.attach_cgroup(&point, point_id, mount) {
             Ok(()) => {
-                if let Some(watched) = self.watched.get_mut(&id) {
-                    watched.uncovered = Some(boot_time());
-                }
+                let reason = "network programs were attached after the agent's birth";
+                let born = self.watched.get(&id).map_or(0, |watched| watched.born);
+                self.gap(id, reason, born, out);
             }
             Err(error) => {
                 tracing::error!(cgroup = path, "an agent's network is not seen: {error:#}");
             }
+        }
+    }
+
+    /// An agent was not covered from `from` until now.
+    fn gap(&mut self, id: u64, reason: &'static str, from: u64, out: &mut Vec<Event>) {
+        let Some(watched) = self.watched.get_mut(&id) else {
+            return;
+        };
+        let to = boot_time();
+        if watched.decision == Decision::Yes {
+            self.pipeline.gap(id, reason.to_owned(), from, to, out);
+        } else {
+            watched.gaps.push((reason, from, to));
         }
     }
 
@@ -456,17 +468,17 @@ impl Live {
         };
         watched.decision = Decision::Yes;
         let agent = watched.agent.clone();
+        let gaps = std::mem::take(&mut watched.gaps);
         if let Some(recording) = &mut self.recording
             && let Err(error) = recording.agent(&recorded(id, &agent))
         {
             tracing::error!("cannot write the recording: {error}");
         }
-        let (born, uncovered) = (watched.born, watched.uncovered);
+        let born = watched.born;
         self.pipeline
             .agent(id, agent, AgentState::Appeared, born, out);
-        if let Some(covered) = uncovered {
-            let reason = "network programs were attached after the agent's birth".to_owned();
-            self.pipeline.gap(id, reason, born, covered, out);
+        for (reason, from, to) in gaps {
+            self.pipeline.gap(id, reason.to_owned(), from, to, out);
         }
     }
 

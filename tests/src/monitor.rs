@@ -288,8 +288,16 @@ impl Monitor {
     ///
     /// # Errors
     /// When it does not end, or with a failure.
-    pub fn stop(mut self) -> Result<Vec<Value>> {
-        self.signal(Signal::TERM)?;
+    pub fn stop(self) -> Result<Vec<Value>> {
+        self.stop_with(Signal::TERM)
+    }
+
+    /// As [`Monitor::stop`], with another signal.
+    ///
+    /// # Errors
+    /// As [`Monitor::stop`].
+    pub fn stop_with(mut self, signal: Signal) -> Result<Vec<Value>> {
+        self.signal(signal)?;
         let status = wait::until("the end of agent-monitor", STOP, || {
             Ok(self.daemon.try_wait()?)
         });
