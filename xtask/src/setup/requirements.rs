@@ -94,6 +94,12 @@ pub const TOOLS: &[Requirement] = &[
         packages: &["openssl"],
     },
     Requirement {
+        name: "bpftool",
+        why: "shows the tests that nothing stays in the kernel",
+        shown_by: &["/usr/sbin/bpftool"],
+        packages: &["bpftool"],
+    },
+    Requirement {
         name: "Git",
         why: "keeps the repository that agents push to over SSH",
         shown_by: &["git"],
