@@ -279,7 +279,7 @@ fn send_burst(socket: &Sock, burst: &Burst, now: u64) {
 /// listener (tcp_v4_rcv, net/ipv4/tcp_ipv4.c), with a copy of its storage.
 #[inline(always)]
 fn handshake_data(ctx: &SkBuffContext, listener: &mut Sock, packet: &Packet) {
-    let base = if packet.syn { packet.sequence.wrapping_add(1) } else { packet.sequence };
+    let base = packet.sequence.wrapping_add(u32::from(packet.syn));
     let early = Half {
         base,
         next: base.wrapping_add(packet.len),
@@ -391,7 +391,11 @@ fn bounded(len: u32, most: u32) -> Option<u32> {
     // SAFETY: a move of a register to itself. The compiler, which may know the bounds, can
     // neither drop the comparison that the verifier needs to see nor use `len` after it.
     unsafe { asm!("{0} = {0}", inout(reg) less_one, options(nomem, nostack)) };
-    if less_one < u64::from(most) { Some(less_one as u32 + 1) } else { None }
+    if less_one < u64::from(most) {
+        Some(less_one as u32 + 1)
+    } else {
+        None
+    }
 }
 
 #[inline(always)]
