@@ -3,6 +3,7 @@
 mod setup;
 mod step;
 mod test;
+mod vm;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,12 +18,15 @@ enum Task {
     Setup,
     /// Set up, then run every check and test of the workspace.
     Test(test::Options),
+    /// Set up, then try the same binary on stock kernels in emulated machines.
+    Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Setup => setup::run(),
         Task::Test(options) => test::run(&options),
+        Task::Vm(options) => vm::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -147,6 +147,7 @@ fn plan(options: &Options) -> Vec<Step> {
         ];
         steps.push(step("end-to-end", &args));
     }
+    steps.push(step("stock kernels", &["xtask", "vm"]));
     steps
 }
 

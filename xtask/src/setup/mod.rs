@@ -3,6 +3,7 @@
 
 mod apt;
 mod cargo;
+pub mod kernels;
 pub mod requirements;
 mod rootfs;
 
@@ -44,6 +45,7 @@ pub fn run() -> Result<()> {
     cargo::CARGO_DENY.install()?;
     cargo::fetch()?;
     rootfs::make()?;
+    kernels::fetch()?;
     eprintln!(
         "setup: everything is there ({:.1} s)",
         began.elapsed().as_secs_f64()

@@ -134,6 +134,24 @@ pub const TOOLS: &[Requirement] = &[
         ],
         packages: &["debootstrap", "debian-archive-keyring"],
     },
+    Requirement {
+        name: "qemu",
+        why: "boots stock kernels",
+        shown_by: &["qemu-system-x86_64"],
+        packages: &["qemu-system-x86"],
+    },
+    Requirement {
+        name: "static busybox",
+        why: "is the user space of the machines that boot stock kernels",
+        shown_by: &["busybox"],
+        packages: &["busybox-static"],
+    },
+    Requirement {
+        name: "cpio",
+        why: "packs what those machines boot into",
+        shown_by: &["cpio"],
+        packages: &["cpio"],
+    },
 ];
 
 impl Requirement {
