@@ -34,7 +34,12 @@ fn admit(state: *mut AgentState, class: Class, now: u64) -> bool {
     let class = class as usize;
     let quota = SETTINGS.load().quota[class];
     // SAFETY: a value of AGENTS; see `count`.
-    let (window, used) = unsafe { (&raw mut (*state).window[class], &raw mut (*state).used[class]) };
+    let (window, used) = unsafe {
+        (
+            &raw mut (*state).window[class],
+            &raw mut (*state).used[class],
+        )
+    };
     // A plain load is enough: the exchange below decides.
     // SAFETY: as above.
     let begun = unsafe { window.read_volatile() };

@@ -5,9 +5,7 @@ use agent_monitor_common::limits::{
     EVENTS_RING_BYTES, MAX_AGENTS, MAX_NURSERIES, MAX_STEERED_FLOWS, MAX_TASKS, MAX_WATCHED,
     PAYLOAD_RING_BYTES,
 };
-use agent_monitor_common::policy::{
-    AgentState, FlowControl, Nursery, Offsets, Settings, Watch,
-};
+use agent_monitor_common::policy::{AgentState, FlowControl, Nursery, Offsets, Settings, Watch};
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
@@ -21,7 +19,11 @@ pub static OFFSETS: Global<Offsets> = Global::new(ZERO_OFFSETS);
 
 /// Settings; written by user space before load.
 #[unsafe(no_mangle)]
-pub static SETTINGS: Global<Settings> = Global::new(Settings { quota: [0; 4], watch_containers: 0, pad: 0 });
+pub static SETTINGS: Global<Settings> = Global::new(Settings {
+    quota: [0; 4],
+    watch_containers: 0,
+    pad: 0,
+});
 
 // SAFETY: Offsets is made of u32 only, for which zero is a value.
 const ZERO_OFFSETS: Offsets = unsafe { core::mem::zeroed() };

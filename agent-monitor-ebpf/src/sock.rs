@@ -93,7 +93,14 @@ pub struct Burst {
 
 impl Half {
     /// Nothing seen.
-    pub const NEW: Self = Self { base: 0, next: 0, bytes: 0, packets: 0, known: 0, pad: 0 };
+    pub const NEW: Self = Self {
+        base: 0,
+        next: 0,
+        bytes: 0,
+        packets: 0,
+        known: 0,
+        pad: 0,
+    };
 }
 
 impl Sock {
@@ -103,7 +110,10 @@ impl Sock {
         self.flow = flow;
         self.half = [Half::NEW; 2];
         self.burst.packets = 0;
-        self.control = FlowControl { head_cap: HEAD_CAP, flags: 0 };
+        self.control = FlowControl {
+            head_cap: HEAD_CAP,
+            flags: 0,
+        };
     }
 
     /// Header of a record about this socket: its owner's.

@@ -1,10 +1,10 @@
 //! Reading task_struct, by the offsets that user space found in BTF.
 
 use agent_monitor_common::policy::Watch;
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_task, bpf_probe_read_kernel,
 };
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 
 use crate::maps::{OFFSETS, TASKS, Task, WATCHED};
 

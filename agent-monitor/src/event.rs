@@ -144,6 +144,7 @@ pub struct Process {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
     /// Name, at most 15 bytes.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub comm: String,
     /// Path of the executable.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -429,7 +430,7 @@ pub enum AgentState {
 /// Body of a `loss` event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Loss {
-    /// Where: `quota`, `ring`, `kernel`, `decode`, `held`, `flow`, `tail`.
+    /// Where: `quota`, `ring`, `kernel`, `held`, `decode`, `flow`, `relay`, `tail`.
     pub stage: &'static str,
     /// How many since the last such event.
     pub records: u64,

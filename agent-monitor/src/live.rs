@@ -53,8 +53,12 @@ struct Watched {
     container: Option<ContainerRef>,
     decision: Decision,
     held: VecDeque<Bytes>,
+    /// Times that were not covered, told once it has appeared: why, from, to.
+    gaps: Vec<(&'static str, u64, u64)>,
     /// What the kernel had counted when last read.
     counted: KernelState,
+    /// When it was first watched.
+    born: u64,
     /// When its cgroup was removed.
     gone: Option<u64>,
 }
@@ -70,6 +74,8 @@ pub struct Live {
     pipeline: Pipeline,
     watched: HashMap<u64, Watched>,
     held: usize,
+    /// Containers that could not be asked for yet: as many as there are agents, at most.
+    unasked: Vec<ContainerRef>,
     losses_read: u64,
     losses: BTreeMap<&'static str, u64>,
     recording: Option<Writer<BufWriter<File>>>,
@@ -99,7 +105,10 @@ impl Live {
         for place in selectors.birthplaces() {
             let place = place.existing(|path| cgroups.dir(path).is_dir());
             let id = cgroups.id(&place.base).with_context(|| {
-                format!("cannot look at the cgroup {}", cgroups.dir(&place.base).display())
+                format!(
+                    "cannot look at the cgroup {}",
+                    cgroups.dir(&place.base).display()
+                )
             })?;
             kernel.nursery(id, place.depth)?;
         }
@@ -114,6 +123,7 @@ impl Live {
             pipeline,
             watched: HashMap::new(),
             held: 0,
+            unasked: Vec::new(),
             losses_read: 0,
             losses: BTreeMap::new(),
             recording: None,
@@ -159,26 +169,34 @@ impl Live {
 
     /// Agents, those included whose selector is undecided.
     pub fn agents(&self) -> impl Iterator<Item = AgentStatus> {
-        self.watched.values().filter(|watched| watched.gone.is_none()).map(|watched| {
-            let point = self.selectors.attach_point(&watched.agent.cgroup);
-            AgentStatus {
-                id: watched.agent.id.clone(),
-                name: watched.agent.name.clone(),
-                cgroup: watched.agent.cgroup.clone(),
-                state: match watched.decision {
-                    Decision::Undecided => "tentative".to_owned(),
-                    Decision::Yes | Decision::No => "watched".to_owned(),
-                },
-                attached: self.kernel.attach_points().any(|attached| attached == point),
-                events: watched.counted.emitted.iter().sum(),
-                lost: watched.counted.lost.iter().flatten().sum(),
-            }
-        })
+        self.watched
+            .values()
+            .filter(|watched| watched.gone.is_none())
+            .map(|watched| {
+                let point = self.selectors.attach_point(&watched.agent.cgroup);
+                AgentStatus {
+                    id: watched.agent.id.clone(),
+                    name: watched.agent.name.clone(),
+                    cgroup: watched.agent.cgroup.clone(),
+                    state: match watched.decision {
+                        Decision::Undecided => "tentative".to_owned(),
+                        Decision::Yes | Decision::No => "watched".to_owned(),
+                    },
+                    attached: self
+                        .kernel
+                        .attach_points()
+                        .any(|attached| attached == point),
+                    events: watched.counted.emitted.iter().sum(),
+                    lost: watched.counted.lost.iter().flatten().sum(),
+                }
+            })
     }
 
     /// Records lost since the start, by the stage that lost them.
     pub fn losses(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.losses.iter().map(|(stage, records)| (*stage, *records))
+        self.losses
+            .iter()
+            .map(|(stage, records)| (*stage, *records))
     }
 
     /// Waits for records, a tenth of a second at most, and takes them.
@@ -186,7 +204,9 @@ impl Live {
     /// # Errors
     /// The rings cannot be waited for, or the recording cannot be written.
     pub fn step(&mut self, out: &mut Vec<Event>) -> Result<()> {
-        self.rings.wait(IDLE).context("cannot wait for the kernel's records")?;
+        self.rings
+            .wait(IDLE)
+            .context("cannot wait for the kernel's records")?;
         self.take(false, out)
     }
 
@@ -219,6 +239,9 @@ impl Live {
             self.losses_read = now;
             self.read_losses(out);
             self.bury(now);
+            let lookups = &self.lookups;
+            self.unasked
+                .retain(|container| !lookups.ask(container.clone()));
         }
         Ok(())
     }
@@ -230,7 +253,9 @@ impl Live {
         };
         if header.kind == kind::CGROUP
             && let Ok(record) = decode::record(&bytes)
-            && let Body::Cgroup { action, id, path, .. } = &record.body
+            && let Body::Cgroup {
+                action, id, path, ..
+            } = &record.body
         {
             match action {
                 CgroupAction::Created if *id == record.agent || record.agent == 0 => {
@@ -255,7 +280,9 @@ impl Live {
         match watched.decision {
             Decision::Yes => {
                 if let Some(recording) = &mut self.recording {
-                    recording.record(&bytes).context("cannot write the recording")?;
+                    recording
+                        .record(&bytes)
+                        .context("cannot write the recording")?;
                 }
                 self.pipeline.bytes(&bytes, out);
             }
@@ -281,7 +308,10 @@ impl Live {
     fn adopt(&mut self, out: &mut Vec<Event>) {
         let scan = self.cgroups.scan(MAX_SCAN);
         if scan.omitted > 0 {
-            tracing::warn!(omitted = scan.omitted, "too many cgroups: some were not looked at");
+            tracing::warn!(
+                omitted = scan.omitted,
+                "too many cgroups: some were not looked at"
+            );
         }
         let mut agent: Option<(String, u64)> = None;
         for group in scan.groups {
@@ -308,11 +338,10 @@ impl Live {
             }
             self.born(group.id, &group.path, now, out);
             self.take_over_processes(&group.path);
-            self.pipeline.gap(
+            self.gap(
                 group.id,
-                "the agent was there before the watch began".to_owned(),
+                "the agent was there before the watch began",
                 0,
-                boot_time(),
                 out,
             );
             agent = Some((format!("{}/", group.path), group.id));
@@ -327,7 +356,11 @@ impl Live {
 
     fn take_over_processes(&mut self, path: &str) {
         let list = std::fs::read_to_string(self.cgroups.dir(path).join("cgroup.procs"));
-        for pid in list.unwrap_or_default().lines().filter_map(|line| line.parse().ok()) {
+        for pid in list
+            .unwrap_or_default()
+            .lines()
+            .filter_map(|line| line.parse().ok())
+        {
             self.pipeline.take_over(pid, boot_time());
         }
     }
@@ -349,13 +382,18 @@ impl Live {
         }
         if decision == Decision::No || self.watched.len() >= MAX_AGENTS as usize {
             if decision != Decision::No {
-                tracing::error!(cgroup = path, "too many agents at once: this one is not watched");
+                tracing::error!(
+                    cgroup = path,
+                    "too many agents at once: this one is not watched"
+                );
             }
             self.kernel.forget_agent(id);
             return;
         }
         let agent = Agent {
-            id: container.as_ref().map_or_else(|| id.to_string(), |found| found.id.clone()),
+            id: container
+                .as_ref()
+                .map_or_else(|| id.to_string(), |found| found.id.clone()),
             name: short_name(path, container.as_ref()),
             cgroup: path.to_owned(),
             cgroup_id: id,
@@ -370,33 +408,39 @@ impl Live {
         let watched = Watched {
             agent,
             container: container.clone(),
-            decision,
+            decision: Decision::Undecided,
             held: VecDeque::new(),
+            gaps: Vec::new(),
             counted: KernelState::default(),
+            born: time,
             gone: None,
         };
         self.watched.insert(id, watched);
+        self.cover(id, path, out);
         if decision == Decision::Yes {
-            self.appeared(id, time, out);
+            self.appeared(id, out);
         }
-        self.cover(id, path, time, out);
         if let Some(container) = container
-            && !self.lookups.ask(container)
+            && !self.lookups.ask(container.clone())
         {
-            tracing::warn!(cgroup = path, "too many containers at once: this one stays unnamed");
+            self.unasked.push(container);
         }
     }
 
     /// Attaches the network programs for an agent, where they are not yet.
-    fn cover(&mut self, id: u64, path: &str, born: u64, out: &mut Vec<Event>) {
+    fn cover(&mut self, id: u64, path: &str, out: &mut Vec<Event>) {
         let point = self.selectors.attach_point(path).to_owned();
-        if self.kernel.attach_points().any(|attached| attached == point) {
+        // The root of a subtree may have been removed and made again.
+        let point_id = self.cgroups.id(&point).unwrap_or_default();
+        if self.kernel.is_attached(&point, point_id) {
             return;
         }
-        match self.kernel.attach_cgroup(&point, self.cgroups.mount()) {
+        let mount = self.cgroups.mount();
+        match self.kernel.attach_cgroup(&point, point_id, mount) {
             Ok(()) => {
-                let reason = "network programs were attached after the agent's birth".to_owned();
-                self.pipeline.gap(id, reason, born, boot_time(), out);
+                let reason = "network programs were attached after the agent's birth";
+                let born = self.watched.get(&id).map_or(0, |watched| watched.born);
+                self.gap(id, reason, born, out);
             }
             Err(error) => {
                 tracing::error!(cgroup = path, "an agent's network is not seen: {error:#}");
@@ -404,16 +448,38 @@ impl Live {
         }
     }
 
-    fn appeared(&mut self, id: u64, time: u64, out: &mut Vec<Event>) {
-        let Some(watched) = self.watched.get_mut(&id) else { return };
+    /// An agent was not covered from `from` until now.
+    fn gap(&mut self, id: u64, reason: &'static str, from: u64, out: &mut Vec<Event>) {
+        let Some(watched) = self.watched.get_mut(&id) else {
+            return;
+        };
+        let to = boot_time();
+        if watched.decision == Decision::Yes {
+            self.pipeline.gap(id, reason.to_owned(), from, to, out);
+        } else {
+            watched.gaps.push((reason, from, to));
+        }
+    }
+
+    /// An agent is chosen: tells of it, and of what it did unseen.
+    fn appeared(&mut self, id: u64, out: &mut Vec<Event>) {
+        let Some(watched) = self.watched.get_mut(&id) else {
+            return;
+        };
         watched.decision = Decision::Yes;
         let agent = watched.agent.clone();
+        let gaps = std::mem::take(&mut watched.gaps);
         if let Some(recording) = &mut self.recording
             && let Err(error) = recording.agent(&recorded(id, &agent))
         {
             tracing::error!("cannot write the recording: {error}");
         }
-        self.pipeline.agent(id, agent, AgentState::Appeared, time, out);
+        let born = watched.born;
+        self.pipeline
+            .agent(id, agent, AgentState::Appeared, born, out);
+        for (reason, from, to) in gaps {
+            self.pipeline.gap(id, reason.to_owned(), from, to, out);
+        }
     }
 
     /// A container's runtime has answered.
@@ -423,16 +489,25 @@ impl Live {
         answer: Answer,
         out: &mut Vec<Event>,
     ) -> Result<()> {
-        let info = match answer {
-            Answer::Found(info) => Some(info),
-            Answer::NotFound => None,
+        let (info, unknown) = match answer {
+            Answer::Found(info) => (Some(info), false),
+            Answer::NotFound => (None, false),
             Answer::Unreachable(why) => {
-                tracing::warn!(container = container.id, "cannot name a container: {why}");
-                None
+                tracing::warn!(
+                    container = container.id,
+                    "a container's runtime did not answer, so it is watched under its id: {why}"
+                );
+                (None, true)
             }
         };
-        let same = |watched: &&mut Watched| watched.container.as_ref() == Some(container);
-        let Some(watched) = self.watched.values_mut().find(same) else {
+        // A container that was started again has the cgroup of before in its tomb.
+        let mut same: Vec<&mut Watched> = self
+            .watched
+            .values_mut()
+            .filter(|watched| watched.container.as_ref() == Some(container))
+            .collect();
+        same.sort_by_key(|watched| watched.gone.is_some());
+        let Some(watched) = same.into_iter().next() else {
             return Ok(());
         };
         let id = watched.agent.cgroup_id;
@@ -447,16 +522,26 @@ impl Live {
         let agent = watched.agent.clone();
         if watched.decision == Decision::Yes {
             if info.is_some() {
-                self.pipeline.agent(id, agent, AgentState::Updated, boot_time(), out);
+                self.pipeline
+                    .agent(id, agent, AgentState::Updated, boot_time(), out);
             }
             return Ok(());
         }
-        let known = info.as_deref().cloned().unwrap_or_else(RuntimeInfo::default);
-        let chosen = self.selectors.decide(&agent.cgroup, Some(container), Some(&known));
+        let known = info
+            .as_deref()
+            .cloned()
+            .unwrap_or_else(RuntimeInfo::default);
+        let chosen = match unknown {
+            // Rather one container too many than one that nobody watches.
+            true => Decision::Yes,
+            false => self
+                .selectors
+                .decide(&agent.cgroup, Some(container), Some(&known)),
+        };
         let held = std::mem::take(&mut watched.held);
         self.held -= held.len();
         if chosen == Decision::Yes {
-            self.appeared(id, boot_time(), out);
+            self.appeared(id, out);
             for bytes in held {
                 self.pass(id, bytes, out)?;
             }
@@ -469,7 +554,9 @@ impl Live {
     }
 
     fn removed(&mut self, id: u64, time: u64, out: &mut Vec<Event>) {
-        let Some(watched) = self.watched.get_mut(&id) else { return };
+        let Some(watched) = self.watched.get_mut(&id) else {
+            return;
+        };
         watched.gone = Some(time);
         if let Some(container) = &watched.container {
             self.lookups.gone(container.clone());
@@ -486,7 +573,11 @@ impl Live {
         let dead: Vec<u64> = self
             .watched
             .iter()
-            .filter(|(_, watched)| watched.gone.is_some_and(|gone| now - gone.min(now) > TOMBSTONE))
+            .filter(|(_, watched)| {
+                watched
+                    .gone
+                    .is_some_and(|gone| now - gone.min(now) > TOMBSTONE)
+            })
             .map(|(id, _)| *id)
             .collect();
         for id in dead {
@@ -501,7 +592,9 @@ impl Live {
     fn read_losses(&mut self, out: &mut Vec<Event>) {
         let mut lost = Vec::new();
         for (id, state) in self.kernel.agent_states() {
-            let Some(watched) = self.watched.get_mut(&id) else { continue };
+            let Some(watched) = self.watched.get_mut(&id) else {
+                continue;
+            };
             if watched.decision != Decision::Yes {
                 continue;
             }
@@ -509,15 +602,45 @@ impl Live {
             for (reason, stage) in LOSS_REASON_NAMES.iter().enumerate() {
                 let mut kinds = BTreeMap::new();
                 for (class, name) in CLASS_NAMES.iter().enumerate() {
-                    let lost =
-                        state.lost[reason][class].saturating_sub(before.lost[reason][class]);
+                    let lost = state.lost[reason][class].saturating_sub(before.lost[reason][class]);
                     if lost > 0 {
                         kinds.insert(*name, lost);
                     }
                 }
                 if !kinds.is_empty() {
-                    lost.push((id, Loss { stage, records: kinds.values().sum(), kinds }));
+                    lost.push((
+                        id,
+                        Loss {
+                            stage,
+                            records: kinds.values().sum(),
+                            kinds,
+                        },
+                    ));
                 }
+            }
+        }
+        // What this side lost belongs to no one agent.
+        let here = [
+            (
+                "decode",
+                "record",
+                self.pipeline.stats().refused + self.rings.refused,
+            ),
+            ("flow", "flow", self.pipeline.flows().evicted),
+            ("relay", "flow", self.pipeline.relays().evicted),
+        ];
+        for (stage, kind, records) in here {
+            let before = self.losses.get(stage).copied().unwrap_or_default();
+            if records > before {
+                let records = records - before;
+                lost.push((
+                    0,
+                    Loss {
+                        stage,
+                        records,
+                        kinds: [(kind, records)].into(),
+                    },
+                ));
             }
         }
         for (id, loss) in lost {
@@ -533,7 +656,9 @@ impl Live {
 
 /// The container whose own cgroup this is.
 fn own_container(path: &str) -> Option<ContainerRef> {
-    agent_root(path).filter(|(root, _)| *root == path).map(|(_, container)| container)
+    agent_root(path)
+        .filter(|(root, _)| *root == path)
+        .map(|(_, container)| container)
 }
 
 /// What an agent is called until its runtime has been asked.

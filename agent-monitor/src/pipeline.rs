@@ -105,7 +105,12 @@ impl Pipeline {
         match &record.body {
             Body::Fork { child, uid, comm } => {
                 self.processes.fork(
-                    Fork { parent: record.process, child: *child, uid: *uid, comm: comm.clone() },
+                    Fork {
+                        parent: record.process,
+                        child: *child,
+                        uid: *uid,
+                        comm: comm.clone(),
+                    },
                     record.time,
                 );
             }
@@ -147,7 +152,11 @@ impl Pipeline {
 
     /// An agent was not covered from `from` to `to`, nanoseconds since boot.
     pub fn gap(&mut self, agent: u64, reason: String, from: u64, to: u64, out: &mut Vec<Event>) {
-        let gap = Gap { reason, from: self.at(from), to: self.at(to) };
+        let gap = Gap {
+            reason,
+            from: self.at(from),
+            to: self.at(to),
+        };
         self.emit(agent, to, None, event::Body::Gap(gap), out);
     }
 
@@ -168,7 +177,9 @@ impl Pipeline {
             argv: exec.argv.clone(),
             argv_truncated: exec.argv_truncated,
             memfd: exec.links == 0,
-            stdio_sockets: (0..3).filter(|n| exec.stdio_sockets & (1 << n) != 0).collect(),
+            stdio_sockets: (0..3)
+                .filter(|n| exec.stdio_sockets & (1 << n) != 0)
+                .collect(),
         };
         let id = self.emit(
             record.agent,
@@ -177,12 +188,14 @@ impl Pipeline {
             event::Body::Exec(body),
             out,
         );
-        if let Some(forward) = ssh_command::remote_forward(&exec.argv) {
+        let forward = ssh_command::remote_forward(&exec.argv)
+            .or_else(|| ssh_command::remote_forward_of(&exec.exe, &exec.argv));
+        if let Some(forward) = forward {
             let finding = tunnel::command_line(
                 record.agent,
                 &process,
                 record.process,
-                forward.program,
+                forward.program.name(),
                 &forward.spec,
                 record.time,
             );
@@ -201,7 +214,13 @@ impl Pipeline {
             runtime_ns: (record.process.start != 0)
                 .then(|| record.time.saturating_sub(record.process.start_ns())),
         };
-        self.emit(record.agent, record.time, process, event::Body::Exit(body), out);
+        self.emit(
+            record.agent,
+            record.time,
+            process,
+            event::Body::Exit(body),
+            out,
+        );
     }
 
     fn cgroup(&mut self, record: &Record, action: CgroupAction, path: &str, out: &mut Vec<Event>) {
@@ -210,15 +229,32 @@ impl Pipeline {
             CgroupAction::Removed => ("removed", None),
             CgroupAction::Entered => ("entered", self.process(record.process, record.time)),
         };
-        let body = event::Cgroup { action, path: path.to_owned() };
-        self.emit(record.agent, record.time, process, event::Body::Cgroup(body), out);
+        let body = event::Cgroup {
+            action,
+            path: path.to_owned(),
+        };
+        self.emit(
+            record.agent,
+            record.time,
+            process,
+            event::Body::Cgroup(body),
+            out,
+        );
     }
 
     fn network(&mut self, record: &Record, out: &mut Vec<Event>) {
         let mut consequences = Vec::new();
-        let Self { flows, relays, mining, processes, .. } = self;
+        let Self {
+            flows,
+            relays,
+            mining,
+            processes,
+            ..
+        } = self;
         flows.apply(record, |flow, change| {
-            consequences.push(consequence(record, flow, &change, relays, mining, processes));
+            consequences.push(consequence(
+                record, flow, &change, relays, mining, processes,
+            ));
         });
         for consequence in consequences {
             let id = consequence
@@ -235,8 +271,7 @@ impl Pipeline {
                 };
                 let connector = inside.connector.unwrap_or(inside.owner);
                 let process = self.processes.get(connector);
-                let finding =
-                    tunnel::relayed(outside, inside, pair, process.as_ref(), record.time);
+                let finding = tunnel::relayed(outside, inside, pair, process.as_ref(), record.time);
                 if let Some(finding) = finding {
                     self.find(&finding, None, out);
                 }
@@ -245,23 +280,31 @@ impl Pipeline {
     }
 
     fn find(&mut self, finding: &Finding, event: Option<Arc<str>>, out: &mut Vec<Event>) {
-        let coverage = match self.lost.get(&finding.agent) {
-            None | Some(0) => "complete".to_owned(),
-            Some(records) => format!("{records} records of this agent were lost"),
+        // Agent 0 stands for what was lost of no one agent: it may have been this one's.
+        let lost: u64 = [finding.agent, 0]
+            .iter()
+            .filter_map(|agent| self.lost.get(agent))
+            .sum();
+        let coverage = match lost {
+            0 => "complete".to_owned(),
+            records => format!("{records} records that may be this agent's were lost"),
         };
         let time = self.at(finding.time);
         if let Some(alert) = self.incidents.take(finding, event, time, &coverage) {
             self.stats.alerts += 1;
             let body = event::Body::Alert(Arc::new(alert));
-            self.emit(finding.agent, finding.time, finding.process.clone(), body, out);
+            self.emit(
+                finding.agent,
+                finding.time,
+                finding.process.clone(),
+                body,
+                out,
+            );
         }
     }
 
     fn process(&mut self, key: ProcessKey, time: u64) -> Option<Arc<Process>> {
-        if key.pid == 0 {
-            return None;
-        }
-        self.processes.get_or_take_over(key, time)
+        known(&mut self.processes, key, time)
     }
 
     fn at(&self, boot_time: u64) -> Timestamp {
@@ -304,12 +347,13 @@ fn consequence(
         Change::Attempted | Change::Sent => record.process,
         _ => flow.connector.unwrap_or(flow.owner),
     };
-    let process = match actor.pid {
-        0 => None,
-        _ => processes.get_or_take_over(actor, record.time),
-    };
+    let process = known(processes, actor, record.time);
     let related = |one: ProcessKey, other: ProcessKey| is_related(processes, one, other);
-    let mut result = Consequence { event: None, findings: Vec::new(), risen: Vec::new() };
+    let mut result = Consequence {
+        event: None,
+        findings: Vec::new(),
+        risen: Vec::new(),
+    };
     let body = match change {
         Change::Attempted => network_body(flow, Outcome::Attempted).map(event::Body::Connect),
         Change::Sent => network_body(flow, Outcome::Attempted).map(event::Body::Send),
@@ -324,9 +368,7 @@ fn consequence(
         Change::Fact(fact) => {
             result.findings.extend(match fact {
                 Fact::Mining(fact) => mining.message(flow, fact, process.clone(), record.time),
-                Fact::Ssh(fact) => {
-                    tunnel::wire_sizes(flow, fact, process.as_ref(), record.time)
-                }
+                Fact::Ssh(fact) => tunnel::wire_sizes(flow, fact, process.as_ref(), record.time),
             });
             let facts = fact.in_words().into_iter().collect::<Vec<_>>();
             (!facts.is_empty())
@@ -341,7 +383,11 @@ fn consequence(
             relays.closed(flow.id);
             mining.closed(flow.id);
             let failed = matches!(change, Change::Failed);
-            let state = if failed { FlowState::Failed } else { FlowState::Closed };
+            let state = if failed {
+                FlowState::Failed
+            } else {
+                FlowState::Closed
+            };
             flow_body(flow, state, Vec::new(), record.time)
         }
     };
@@ -349,10 +395,27 @@ fn consequence(
     result
 }
 
+/// What is known of a process: no more than its id and start if it came from
+/// outside and ended before it could be looked at.
+fn known(processes: &mut Processes, key: ProcessKey, time: u64) -> Option<Arc<Process>> {
+    if key.pid == 0 {
+        return None;
+    }
+    let bare = || Process {
+        pid: key.pid,
+        start: key.start,
+        ..Process::default()
+    };
+    let found = processes.get_or_take_over(key, time);
+    Some(found.unwrap_or_else(|| bare().into()))
+}
+
 /// Whether two processes are the same or one is above the other.
 fn is_related(processes: &Processes, one: ProcessKey, other: ProcessKey) -> bool {
     let above = |key: ProcessKey, pid: u32| {
-        processes.get(key).is_some_and(|process| process.ancestors.iter().any(|a| a.pid == pid))
+        processes
+            .get(key)
+            .is_some_and(|process| process.ancestors.iter().any(|a| a.pid == pid))
     };
     one == other || one.pid == 0 || above(one, other.pid) || above(other, one.pid)
 }
@@ -367,19 +430,18 @@ fn network_body(flow: &Flow, result: Outcome) -> Option<event::Network> {
     })
 }
 
-fn flow_body(
-    flow: &Flow,
-    state: FlowState,
-    facts: Vec<String>,
-    now: u64,
-) -> Option<event::Body> {
+fn flow_body(flow: &Flow, state: FlowState, facts: Vec<String>, now: u64) -> Option<event::Body> {
     let outbound = flow.is_outbound();
     Some(event::Body::Flow(Box::new(event::Flow {
         flow: flow::id_text(flow.id),
         peer_flow: flow.peer.map(flow::id_text),
         owner: if outbound { "creator" } else { "listener" },
         state,
-        direction: if outbound { Direction::Outbound } else { Direction::Inbound },
+        direction: if outbound {
+            Direction::Outbound
+        } else {
+            Direction::Inbound
+        },
         transport: flow.transport,
         local: flow.local,
         remote: flow.remote?,

@@ -90,6 +90,6 @@ fn what_is_not_a_bpf_object_is_refused() {
 
 #[test]
 fn the_object_of_this_build_is_accepted() {
-    let built = include_bytes!(concat!(env!("OUT_DIR"), "/agent-monitor"));
+    let built = include_bytes!(concat!(env!("OUT_DIR"), "/agent-monitor-ebpf"));
     assert_eq!(check_object(built), Ok(()));
 }

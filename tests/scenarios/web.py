@@ -12,7 +12,6 @@ import json
 import ssl
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-PATTERN = bytes(range(251))
 LINE = "The quick brown fox jumps over the lazy dog while the tests run on. "
 DOCUMENT = """# How miners talk to pools
 
@@ -25,6 +24,19 @@ and the pool answers with work:
 
 {"id":null,"method":"mining.notify","params":["bf","4d16b6f8",[],true]}
 """
+
+
+def noise(length):
+    """Bytes that do not compress, from a linear congruential generator."""
+    state, found = 1, bytearray()
+    for _ in range(length):
+        state = (state * 1103515245 + 12345) % 2**31
+        found.append(state >> 16 & 255)
+    return bytes(found)
+
+
+# Made once; longer bodies repeat it. `pattern` in tests/src/traffic.rs is the same.
+PATTERN = noise(40000)
 
 
 def repeat(unit, length):

@@ -1,23 +1,23 @@
 //! Agents: what agent-monitor watches.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use rustix::fd::AsFd;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use anyhow::{Context, Result};
 
 use crate::cgroup::Cgroup;
-use crate::docker::{self, Docker};
+use crate::container::Container;
+use crate::docker::Docker;
 use crate::netns::{self, Netns};
 use crate::paths;
-use crate::process::{MARKER, Process, checked};
-use crate::world::{GATEWAY, NAMES, World};
+use crate::process::{MARKER, Members, Process};
+use crate::root::Root;
+use crate::wait;
+use crate::world::World;
 
 /// How long [`Agent::run`] lets a command take.
 const RUN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -50,11 +50,18 @@ impl Agent {
     pub fn docker(world: &Arc<World>, name: &str) -> Result<Self> {
         let container = Container::start(Docker::shared()?, world, name)?;
         let pid = container.init()?;
+        let cgroup = Cgroup::of_process(pid)?;
+        // Docker does not wait for what its init process starts.
+        wait::until("the container to idle", Duration::from_secs(10), || {
+            let idles =
+                |pid| fs::read(format!("/proc/{pid}/comm")).is_ok_and(|it| it == b"sleep\n");
+            Ok(cgroup.processes()?.into_iter().any(idles).then_some(()))
+        })?;
         let (netns, address) = world.join(|name| Netns::attach(name, pid))?;
         Ok(Self {
             name: container.name.clone(),
             address,
-            cgroup: Cgroup::of_process(pid)?,
+            cgroup,
             kind: Kind::Docker { container },
             netns,
             world: Arc::clone(world),
@@ -144,8 +151,10 @@ impl Agent {
         let (program, args) = argv.split_first().context("an empty command")?;
         let marker = format!("{}-{}", self.world.id(), self.world.next_process());
         let log = self.world.next_log(program);
-        let (mut command, by_client) = match &self.kind {
-            Kind::Docker { container } => (container.exec(&marker, argv), true),
+        let by_client = self.container_id().is_some();
+        let members = Members::new(self.cgroup.clone(), &marker, by_client);
+        match &self.kind {
+            Kind::Docker { container } => container.spawn(argv, &log, members),
             Kind::Cgroup { root, .. } => {
                 let mut command = Command::new(program);
                 command
@@ -157,13 +166,9 @@ impl Agent {
                 enter_cgroup(&mut command, self.cgroup.entrance()?);
                 netns::enter_on_exec(&mut command, self.netns.open()?);
                 root.enter_on_exec(&mut command)?;
-                (command, false)
+                Ok(Process::start(&mut command, &log)?.with_members(members))
             }
-        };
-        let process = Process::start(&mut command, &log)?;
-        Ok(process
-            .named(program)
-            .in_cgroup(self.cgroup.clone(), marker, by_client))
+        }
     }
 
     /// Runs a program inside the agent to its end and returns its output, stderr
@@ -186,9 +191,9 @@ impl Agent {
 }
 
 /// Folders shared with an agent, by name inside: (host path, inside, writable).
-fn shares(world: &World, name: &str) -> Result<[(PathBuf, &'static str, bool); 3]> {
+pub(crate) fn shares(world: &World, name: &str) -> Result<[(PathBuf, &'static str, bool); 3]> {
     let shared = shared(world, name);
-    std::fs::create_dir_all(&shared).with_context(|| format!("make {}", shared.display()))?;
+    fs::create_dir_all(&shared).with_context(|| format!("make {}", shared.display()))?;
     Ok([
         (paths::bin()?, paths::INSIDE_BIN, false),
         (
@@ -215,74 +220,6 @@ fn enter_cgroup(command: &mut Command, entrance: File) {
     unsafe { command.pre_exec(enter) };
 }
 
-/// A running container, removed on drop.
-#[derive(Debug)]
-struct Container {
-    docker: Arc<Docker>,
-    id: String,
-    name: String,
-}
-
-impl Container {
-    fn start(docker: Arc<Docker>, world: &World, name: &str) -> Result<Self> {
-        let name = format!("{name}.{}", world.id());
-        let mut command = docker.command();
-        command
-            .args(["run", "--detach", "--init", "--network=none"])
-            .args(["--dns", GATEWAY])
-            .args(["--name", &name])
-            .args(["--label", &format!("{}={}", docker::LABEL, world.id())]);
-        for (host, address) in NAMES {
-            command.arg(format!("--add-host={host}:{address}"));
-        }
-        for (outside, inside, writable) in shares(world, &name)? {
-            let mode = if writable { "rw" } else { "ro" };
-            command.args(["-v", &format!("{}:{inside}:{mode}", outside.display())]);
-        }
-        command.args([docker::IMAGE, "sleep", "infinity"]);
-        // Made first, so that a container which fails to start is removed too.
-        let mut container = Self {
-            docker,
-            id: String::new(),
-            name,
-        };
-        container.id = checked(&mut command)?.trim().to_owned();
-        ensure!(
-            container.id.len() == 64,
-            "no container id: {:?}",
-            container.id
-        );
-        Ok(container)
-    }
-
-    /// The host's pid of its first process.
-    fn init(&self) -> Result<u32> {
-        let pid = self
-            .docker
-            .run(&["inspect", "-f", "{{.State.Pid}}", &self.id])?;
-        match pid.parse() {
-            Ok(0) | Err(_) => bail!("the container {} does not run", self.name),
-            Ok(pid) => Ok(pid),
-        }
-    }
-
-    fn exec(&self, marker: &str, argv: &[&str]) -> Command {
-        let mut command = self.docker.command();
-        command
-            .args(["exec", "--env", &format!("{MARKER}={marker}"), &self.id])
-            .args(argv);
-        command
-    }
-}
-
-impl Drop for Container {
-    fn drop(&mut self) {
-        if let Err(error) = self.docker.run(&["rm", "-f", "-v", &self.name]) {
-            eprintln!("rig: {error:#}");
-        }
-    }
-}
-
 /// A cgroup that is removed on drop, with its processes.
 #[derive(Debug)]
 struct OwnCgroup(Cgroup);
@@ -292,82 +229,5 @@ impl Drop for OwnCgroup {
         if let Err(error) = self.0.remove() {
             eprintln!("rig: {error:#}");
         }
-    }
-}
-
-/// A writable copy of the root filesystem in a mount namespace of its own.
-///
-/// The namespace is held by a shell that ends when its stdin closes, so that
-/// nothing stays mounted even if this process is killed.
-#[derive(Debug)]
-struct Root {
-    holder: Child,
-    path: PathBuf,
-}
-
-impl Root {
-    fn mount(world: &World, name: &str) -> Result<Self> {
-        let dir = world.dir().join(format!("root-{name}"));
-        let path = dir.join("root");
-        for folder in ["upper/etc", "work", "root"] {
-            std::fs::create_dir_all(dir.join(folder))?;
-        }
-        let names = NAMES.map(|(host, address)| format!("{address} {host}\n"));
-        let hosts = format!("127.0.0.1 localhost\n{}", names.concat());
-        std::fs::write(dir.join("upper/etc/hosts"), hosts)?;
-        let resolver = format!("nameserver {GATEWAY}\n");
-        std::fs::write(dir.join("upper/etc/resolv.conf"), resolver)?;
-        let mut script = format!(
-            "set -e; cd {}; mount -t overlay overlay -o lowerdir={},upperdir=upper,workdir=work root; \
-             mount -t proc proc root/proc; mount --rbind /dev root/dev; ",
-            dir.display(),
-            paths::rootfs()?.display(),
-        );
-        for (outside, inside, writable) in shares(world, name)? {
-            let mode = if writable { "rw" } else { "ro" };
-            script += &format!(
-                "mkdir -p root{inside}; mount --bind -o {mode} {} root{inside}; ",
-                outside.display()
-            );
-        }
-        script += "echo ready; exec cat";
-        let mut holder = Command::new("unshare")
-            .args(["--mount", "--propagation=private", "sh", "-c", &script])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("start unshare")?;
-        let output = holder.stdout.take().context("no output")?;
-        let root = Self { holder, path };
-        let mut line = String::new();
-        BufReader::new(output).read_line(&mut line)?;
-        ensure!(
-            line == "ready\n",
-            "mounting the agent's root failed, see above"
-        );
-        Ok(root)
-    }
-
-    fn enter_on_exec(&self, command: &mut Command) -> Result<()> {
-        let file = format!("/proc/{}/ns/mnt", self.holder.id());
-        let mounts = File::open(&file).with_context(|| format!("open {file}"))?;
-        let path = std::ffi::CString::new(self.path.as_os_str().as_encoded_bytes())?;
-        let enter = move || {
-            move_into_link_name_space(mounts.as_fd(), Some(LinkNameSpaceType::Mount))?;
-            rustix::process::chroot(path.as_c_str())?;
-            rustix::process::chdir(c"/root")?;
-            Ok(())
-        };
-        // SAFETY: between fork and exec the closure makes three system calls with
-        // arguments prepared before, and allocates nothing.
-        unsafe { command.pre_exec(enter) };
-        Ok(())
-    }
-}
-
-impl Drop for Root {
-    fn drop(&mut self) {
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
     }
 }

@@ -110,11 +110,9 @@ impl Cgroup {
     /// When it is still there after some seconds.
     pub fn remove(&self) -> Result<()> {
         let what = format!("{} to be removed", self.dir.display());
-        wait::until(&what, Duration::from_secs(5), || {
+        wait::until_gone(&what, Duration::from_secs(5), || {
             let _ = fs::write(self.dir.join("cgroup.kill"), "1");
-            for child in children(&self.dir) {
-                let _ = fs::remove_dir(child);
-            }
+            remove_below(&self.dir);
             match fs::remove_dir(&self.dir) {
                 Ok(()) => Ok(Some(())),
                 Err(error) if gone(&error) => Ok(Some(())),
@@ -144,6 +142,14 @@ pub fn existing() -> Result<Vec<Cgroup>> {
             Some(Cgroup { path, dir })
         })
         .collect())
+}
+
+/// Removes the cgroups below `dir` that are empty, the innermost first.
+fn remove_below(dir: &Path) {
+    for child in children(dir) {
+        remove_below(&child);
+        let _ = fs::remove_dir(child);
+    }
 }
 
 fn children(dir: &Path) -> Vec<PathBuf> {

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -25,6 +26,17 @@ pub struct Docker {
     /// Value for `DOCKER_HOST`; `None` for the machine's own daemon.
     host: Option<String>,
     daemon: Option<Daemon>,
+}
+
+/// Removes the containers and the daemon that a killed run left.
+///
+/// # Errors
+/// When they cannot be removed.
+pub fn clean() -> Result<()> {
+    if Daemon::sockets(&Daemon::data()?)?.exists() {
+        Docker::shared()?;
+    }
+    Ok(())
 }
 
 /// A daemon of ours, stopped on drop.
@@ -142,25 +154,34 @@ impl Docker {
 impl Daemon {
     /// Starts `dockerd`, or adopts the one that a killed run left.
     fn start() -> Result<Self> {
-        let data = paths::target().join("docker");
-        fs::create_dir_all(&data).with_context(|| format!("make {}", data.display()))?;
-        let data = data.canonicalize()?;
+        let data = Self::data()?;
         let lock = File::create(data.join("lock"))?;
         wait::until(
             "another test process to stop its dockerd",
             Duration::from_secs(300),
             || Ok(lock.try_lock().is_ok().then_some(())),
         )?;
-        // Sockets live below it, whose paths may not pass 107 bytes: so not below
-        // `data`, but as unique, by its inode.
-        let inode = fs::metadata(&data)?.ino();
-        let dir = PathBuf::from(format!("/run/agent-monitor-docker-{inode}"));
+        let dir = Self::sockets(&data)?;
         fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
         let daemon = Self { dir, _lock: lock };
         if !daemon.answers() {
             daemon.launch(&data)?;
         }
         Ok(daemon)
+    }
+
+    /// Where images and containers are kept.
+    fn data() -> Result<PathBuf> {
+        let data = paths::target().join("docker");
+        fs::create_dir_all(&data).with_context(|| format!("make {}", data.display()))?;
+        Ok(data.canonicalize()?)
+    }
+
+    /// Where sockets are: not below `data`, whose path may be long, since a socket's
+    /// may not pass 107 bytes; but as unique, by its inode.
+    fn sockets(data: &Path) -> Result<PathBuf> {
+        let inode = fs::metadata(data)?.ino();
+        Ok(PathBuf::from(format!("/run/agent-monitor-docker-{inode}")))
     }
 
     fn launch(&self, data: &Path) -> Result<()> {
@@ -176,7 +197,9 @@ impl Daemon {
             .arg(format!("--data-root={}", data.join("data").display()))
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
-            .stderr(out);
+            .stderr(out)
+            // A Ctrl-C at the terminal must not stop it before its containers are removed.
+            .process_group(0);
         let mut child = command
             .spawn()
             .context("start dockerd: is the package docker.io installed?")?;
@@ -226,7 +249,7 @@ impl Drop for Daemon {
         if let Some(pid) = pid {
             // It stops its containerd, and removes its pid file last.
             let _ = kill_process(pid, Signal::TERM);
-            let gone = wait::until("dockerd to stop", Duration::from_secs(30), || {
+            let gone = wait::until_gone("dockerd to stop", Duration::from_secs(30), || {
                 Ok((!self.pidfile().exists()).then_some(()))
             });
             if let Err(error) = gone {

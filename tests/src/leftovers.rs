@@ -97,3 +97,26 @@ fn listing(dir: &Path) -> Vec<String> {
         .map(|entry| entry.path().display().to_string())
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_owns_what_it_makes() {
+        assert!(!owner_is_dead(&format!("{}-1", owner())));
+    }
+
+    #[test]
+    fn a_reused_pid_is_not_the_owner() {
+        let pid = std::process::id();
+        assert!(owner_is_dead(&format!("{pid}-0-1")));
+    }
+
+    #[test]
+    fn a_name_of_another_shape_is_nobodys_leftover() {
+        for name in ["", "coder", "12", "12-x-1", "99999999999999999999-1"] {
+            assert!(!owner_is_dead(name), "{name}");
+        }
+    }
+}

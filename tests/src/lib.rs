@@ -6,20 +6,27 @@
 //! with a network namespace of its own, joined to that internet by a veth pair.
 //! Both kinds of agent run from one root filesystem, so a scenario finds the
 //! same tools in either. [`scenario::SCENARIOS`] lists what agents can be made
-//! to do. Nothing in here needs agent-monitor itself.
+//! to do. Only [`demo`] needs agent-monitor itself.
+//! to do; [`monitor::Monitor`] is agent-monitor, watching. Nothing else in here
+//! needs it.
 //!
 //! Everything needs root, uses documentation addresses only, and is removed on
 //! drop; what a killed run left behind is removed by the next one.
 
 pub mod agent;
 pub mod cgroup;
+mod container;
+pub mod demo;
 pub mod docker;
 pub mod leftovers;
+pub mod monitor;
 pub mod netns;
 pub mod paths;
 pub mod process;
+mod root;
 pub mod scenario;
 pub mod services;
 pub mod traffic;
 pub mod wait;
+pub mod watched;
 pub mod world;

@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getsid, kill_process};
 
 use crate::cgroup::Cgroup;
 use crate::wait;
@@ -24,10 +24,70 @@ pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
-    /// For a process of an agent: its cgroup, and the value of [`MARKER`].
-    members: Option<(Cgroup, String)>,
-    /// `child` is a client (`docker exec`) and not the process itself.
+    /// For a process of an agent: how to find it and what it started.
+    members: Option<Members>,
+}
+
+/// What belongs to one process of an agent: everything in the agent's cgroup that
+/// carries its mark, and, for Docker, its whole session (some programs overwrite
+/// their environment, and the mark with it).
+#[derive(Debug)]
+pub(crate) struct Members {
+    cgroup: Cgroup,
+    mark: String,
+    /// The child is `docker exec`, a client, and not the process itself.
     by_client: bool,
+    leader: Option<u32>,
+}
+
+impl Members {
+    pub(crate) fn new(cgroup: Cgroup, marker: &str, by_client: bool) -> Self {
+        Self {
+            cgroup,
+            mark: format!("{MARKER}={marker}"),
+            by_client,
+            leader: None,
+        }
+    }
+
+    pub(crate) fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    /// `NAME=value` for the environment.
+    pub(crate) fn mark(&self) -> &str {
+        &self.mark
+    }
+
+    /// Says which process leads the session.
+    pub(crate) fn led_by(&mut self, pid: u32) {
+        self.leader = Some(pid);
+    }
+
+    fn pids(&self) -> Result<Vec<u32>> {
+        let mut found = self.cgroup.processes()?;
+        found.retain(|pid| {
+            let in_session = self.leader.is_some() && session(*pid) == self.leader;
+            in_session || self.is_marked(*pid)
+        });
+        Ok(found)
+    }
+
+    fn is_marked(&self, pid: u32) -> bool {
+        // A process that has gone meanwhile has no environment.
+        fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
+            environ
+                .split(|byte| *byte == 0)
+                .any(|entry| entry == self.mark.as_bytes())
+        })
+    }
+}
+
+/// The session of a process, as a pid of the host.
+fn session(pid: u32) -> Option<u32> {
+    let pid = Pid::from_raw(pid.try_into().ok()?)?;
+    let session = getsid(Some(pid)).ok()?;
+    session.as_raw_nonzero().get().try_into().ok()
 }
 
 impl Process {
@@ -49,14 +109,11 @@ impl Process {
             child,
             log: log.to_path_buf(),
             members: None,
-            by_client: false,
         })
     }
 
-    /// Says that the process runs in `cgroup`, with `marker` in its environment.
-    pub(crate) fn in_cgroup(mut self, cgroup: Cgroup, marker: String, by_client: bool) -> Self {
-        self.members = Some((cgroup, marker));
-        self.by_client = by_client;
+    pub(crate) fn with_members(mut self, members: Members) -> Self {
+        self.members = Some(members);
         self
     }
 
@@ -70,38 +127,13 @@ impl Process {
     ///
     /// # Errors
     /// When it ended before it could be found (Docker only).
-    pub fn pid(&mut self) -> Result<u32> {
-        if !self.by_client {
-            return Ok(self.child.id());
+    pub fn pid(&self) -> Result<u32> {
+        match &self.members {
+            Some(members) if members.by_client => members
+                .leader
+                .with_context(|| format!("{} ended at once: {}", self.name, self.output())),
+            _ => Ok(self.child.id()),
         }
-        let what = format!("the pid of {}", self.name);
-        wait::until(&what, Duration::from_secs(5), || {
-            if let Some(pid) = self.marked()?.into_iter().min() {
-                return Ok(Some(pid));
-            }
-            match self.child.try_wait()? {
-                Some(status) => bail!("{} ended first ({status}): {}", self.name, self.output()),
-                None => Ok(None),
-            }
-        })
-    }
-
-    /// Pids of the agent's processes that carry this process's marker.
-    fn marked(&self) -> Result<Vec<u32>> {
-        let Some((cgroup, marker)) = &self.members else {
-            return Ok(Vec::new());
-        };
-        let wanted = format!("{MARKER}={marker}");
-        let mut found = cgroup.processes()?;
-        found.retain(|pid| {
-            // A process that has gone meanwhile has no environment.
-            fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
-                environ
-                    .split(|byte| *byte == 0)
-                    .any(|entry| entry == wanted.as_bytes())
-            })
-        });
-        Ok(found)
     }
 
     /// What it has written to stdout and stderr so far.
@@ -170,11 +202,22 @@ impl Process {
     /// When something is still there after some seconds.
     pub fn stop(&mut self) -> Result<()> {
         let what = format!("{} to be gone", self.name);
-        wait::until(&what, KILL_TIMEOUT, || {
-            let left = self.marked()?;
+        wait::until_gone(&what, KILL_TIMEOUT, || {
+            let left = self
+                .members
+                .as_ref()
+                .map_or(Ok(Vec::new()), Members::pids)?;
             left.iter().for_each(|pid| kill(*pid));
             Ok(left.is_empty().then_some(()))
         })?;
+        if self
+            .members
+            .as_ref()
+            .is_some_and(|members| members.by_client)
+        {
+            // The client ends after its process has; killed, it would tell nothing.
+            let _ = self.wait(KILL_TIMEOUT);
+        }
         // Both fail only when it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -169,7 +169,7 @@ impl Sshd {
         let home = world.dir().join("home");
         fs::create_dir_all(&home)?;
         let script = format!(
-            "mount --bind {} /root && exec {SSHD} -D -e -f {}",
+            "mount --bind '{}' /root && exec {SSHD} -D -e -f '{}'",
             home.display(),
             config.display()
         );

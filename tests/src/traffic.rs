@@ -83,7 +83,59 @@ fn body(answers: &mut impl BufRead) -> Result<Vec<u8>> {
     Ok(body)
 }
 
-/// The bytes `web.py` answers `/bytes/<size>` with.
+/// The bytes `web.py` answers `/bytes/<size>` with: noise, so that a tunnel that
+/// compresses carries as much as others. Repeats after 40,000.
 fn pattern(size: usize) -> Vec<u8> {
-    (0..251).cycle().take(size).collect()
+    let mut state: u64 = 1;
+    let noise = std::iter::repeat_with(|| {
+        state = (state * 1_103_515_245 + 12_345) % (1 << 31);
+        state.to_le_bytes()[2]
+    });
+    let noise: Vec<u8> = noise.take(40_000).collect();
+    noise.into_iter().cycle().take(size).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    /// What `fetch` of ten bytes says to a server that answers `body`.
+    fn fetch_from_server_of(body: &[u8]) -> Result<Exchanged> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = BufReader::new(stream.try_clone().unwrap()).lines();
+                while request.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+                stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
+            });
+            fetch(address, &[10])
+        })
+    }
+
+    #[test]
+    fn takes_the_right_answer() {
+        let exchanged = fetch_from_server_of(&pattern(10)).unwrap();
+        assert_eq!(
+            exchanged,
+            Exchanged {
+                exchanges: 1,
+                bytes: 10
+            }
+        );
+    }
+
+    #[test]
+    fn rejects_an_answer_with_other_contents() {
+        let error = fetch_from_server_of(b"0123456789").unwrap_err();
+        assert!(error.to_string().contains("not what was asked"), "{error}");
+    }
+
+    #[test]
+    fn rejects_an_answer_of_another_length() {
+        assert!(fetch_from_server_of(&pattern(9)).is_err());
+    }
 }

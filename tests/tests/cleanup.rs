@@ -1,6 +1,7 @@
 //! Nothing stays behind: after a run, and after a killed run once the next has begun.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use agent_monitor_tests::leftovers;
@@ -77,13 +78,17 @@ fn neither_containers_nor_a_daemon_stay_even_of_a_killed_run() {
     let (id, daemon) = complete("docker");
     assert_eq!(leftovers::of(&left), [""; 0]);
     assert_eq!(leftovers::of(&id), [""; 0]);
-    match daemon {
-        // Ours is stopped after use.
-        Some(socket) => assert!(!std::path::Path::new(&socket).exists(), "{socket}"),
-        None => {
-            let list = Command::new("docker").args(["ps", "-a"]).output().unwrap();
-            let list = String::from_utf8_lossy(&list.stdout).into_owned();
-            assert!(!list.contains(&left) && !list.contains(&id), "{list}");
-        }
-    }
+    let Some(socket) = daemon else {
+        let list = Command::new("docker").args(["ps", "-a"]).output().unwrap();
+        let list = String::from_utf8_lossy(&list.stdout).into_owned();
+        assert!(!list.contains(&left) && !list.contains(&id), "{list}");
+        return;
+    };
+    // The daemon is ours: it is stopped after use, and by `clean`.
+    assert!(!Path::new(&socket).exists(), "{socket}");
+    let left = killed("docker");
+    assert!(Path::new(&socket).exists(), "{socket}");
+    assert!(scenario(&["clean"]).status().unwrap().success());
+    assert_eq!(leftovers::of(&left), [""; 0]);
+    assert!(!Path::new(&socket).exists(), "{socket}");
 }

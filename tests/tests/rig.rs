@@ -1,9 +1,11 @@
 //! Each scenario does what it says, in a container and in a plain cgroup. Needs root.
 
 use std::fs;
+use std::time::Duration;
 
 use agent_monitor_tests::agent::Agent;
 use agent_monitor_tests::scenario::{SCENARIOS, find};
+use agent_monitor_tests::wait;
 use agent_monitor_tests::world::World;
 
 /// Bytes that went through the agent's `eth0`, both ways: proc_pid_net(5) has
@@ -31,12 +33,20 @@ fn check(name: &str, make: impl FnOnce(&std::sync::Arc<World>) -> anyhow::Result
     // Scenarios check contents; here it is what the kernel has counted.
     let carried = carried(&agent) - before;
     assert!(outcome.exchanged.exchanges >= 3, "{outcome:?}");
-    assert!(carried > outcome.exchanged.bytes, "{carried} < {outcome:?}");
+    // Half, because dropbear compresses.
+    assert!(
+        carried > outcome.exchanged.bytes / 2,
+        "{carried} {outcome:?}"
+    );
     assert!(carried > 1_000, "{carried} bytes");
-    assert_eq!(
-        agent.group().processes().unwrap(),
-        idle,
-        "something still runs"
+    // A killed process is listed until its memory has been freed.
+    let settled = wait::until("the agent to be idle", Duration::from_secs(5), || {
+        Ok((agent.group().processes()? == idle).then_some(()))
+    });
+    assert!(
+        settled.is_ok(),
+        "{:?} were {idle:?}",
+        agent.group().processes()
     );
 }
 

@@ -65,7 +65,10 @@ pub fn mkdir(ctx: &BtfTracePointContext) -> i32 {
         // old or the new value.
         None => match unsafe { NURSERIES.get(place.parent) } {
             Some(nursery) if nursery.depth > 1 => {
-                let below = Nursery { depth: nursery.depth - 1, pad: 0 };
+                let below = Nursery {
+                    depth: nursery.depth - 1,
+                    pad: 0,
+                };
                 if NURSERIES.insert(place.id, below, 0).is_err() {
                     emit::lose(NODE, Class::Process, LossReason::Kernel);
                 }
@@ -129,7 +132,10 @@ pub fn attach(ctx: &BtfTracePointContext) -> i32 {
                 agent,
                 cgroup: place.id,
                 start,
-                last_rx_flow: FlowId { cookie: 0, generation: 0 },
+                last_rx_flow: FlowId {
+                    cookie: 0,
+                    generation: 0,
+                },
                 last_rx_time: 0,
             };
             if TASKS.insert(tgid, entered, 0).is_err() {
@@ -139,7 +145,14 @@ pub fn attach(ctx: &BtfTracePointContext) -> i32 {
         }
         (None, None) => return 0,
     };
-    report(ctx, &place, cgroup_action::ATTACH, agent, now, Some((tgid, start, from)));
+    report(
+        ctx,
+        &place,
+        cgroup_action::ATTACH,
+        agent,
+        now,
+        Some((tgid, start, from)),
+    );
     0
 }
 
@@ -181,7 +194,11 @@ fn report(
                 path.cast(),
             );
             // The length that comes back counts the NUL.
-            let path_len = if read > 0 && read <= PATH_CAP as i64 { read as u32 - 1 } else { 0 };
+            let path_len = if read > 0 && read <= PATH_CAP as i64 {
+                read as u32 - 1
+            } else {
+                0
+            };
             let mut header = emit::header::<WithData<Cgroup, PATH_CAP>>(kind::CGROUP, now, agent);
             header.len = size_of::<Cgroup>() as u32 + path_len;
             if let Some((tgid, start, from)) = process {

@@ -100,7 +100,10 @@ fn connect(ctx: &SockAddrContext, remote: Remote) {
             if socket.protocol == IPPROTO_TCP {
                 if socket.flags & CONNECTED != 0 {
                     let generation = socket.flow.generation + 1;
-                    socket.begin(FlowId { cookie: socket.flow.cookie, generation });
+                    socket.begin(FlowId {
+                        cookie: socket.flow.cookie,
+                        generation,
+                    });
                 }
                 socket.flags = CONNECTED;
             }
@@ -149,7 +152,10 @@ fn report(ctx: &SockAddrContext, kind: u32, flow: FlowId, remote: &Remote) {
         header.cgroup = cgroup;
         header.tgid = tgid;
         header.tid = bpf_get_current_pid_tgid() as u32;
-        let mut last_rx_flow = FlowId { cookie: 0, generation: 0 };
+        let mut last_rx_flow = FlowId {
+            cookie: 0,
+            generation: 0,
+        };
         let mut last_rx_time = 0;
         if let Some(known) = task::remembered(tgid) {
             // SAFETY: a value of TASKS; a packet that arrives meanwhile may
@@ -166,7 +172,11 @@ fn report(ctx: &SockAddrContext, kind: u32, flow: FlowId, remote: &Remote) {
         let value = Connect {
             header,
             flow,
-            remote: Endpoint { ip, port: u32::from((remote.port as u16).swap_bytes()), pad: 0 },
+            remote: Endpoint {
+                ip,
+                port: u32::from((remote.port as u16).swap_bytes()),
+                pad: 0,
+            },
             protocol,
             pad: 0,
             last_rx_flow,

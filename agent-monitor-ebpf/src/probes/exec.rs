@@ -38,7 +38,10 @@ pub fn exec(ctx: &BtfTracePointContext) -> i32 {
             agent,
             cgroup,
             start,
-            last_rx_flow: FlowId { cookie: 0, generation: 0 },
+            last_rx_flow: FlowId {
+                cookie: 0,
+                generation: 0,
+            },
             last_rx_time: 0,
         };
         if TASKS.insert(tgid, remembered, 0).is_err() {
@@ -124,7 +127,11 @@ fn fill(record: &mut Exec, data: &mut [u8; EXEC_DATA], task: u64, binprm: u64) -
         // SAFETY: at most 1,024 + 4,095 bytes into EXEC_DATA = 5,120; the helper
         // checks the source. The mask repeats the bound for the verifier.
         let failed = unsafe {
-            bpf_probe_read_user(base.add(used).cast(), (take & (ARGV_CAP - 1)) as u32, from as *const _)
+            bpf_probe_read_user(
+                base.add(used).cast(),
+                (take & (ARGV_CAP - 1)) as u32,
+                from as *const _,
+            )
         };
         if failed == 0 {
             record.argv_len = take as u32;
@@ -139,7 +146,11 @@ fn fill(record: &mut Exec, data: &mut [u8; EXEC_DATA], task: u64, binprm: u64) -
 fn read_str(to: *mut u8, size: u32, from: u64) -> usize {
     // SAFETY: callers give `size` writable bytes; the helper checks the source.
     let read = unsafe { bpf_probe_read_kernel_str(to.cast(), size, from as *const _) };
-    if read > 0 && read <= i64::from(size) { read as usize } else { 0 }
+    if read > 0 && read <= i64::from(size) {
+        read as usize
+    } else {
+        0
+    }
 }
 
 /// Writes the components of a file's path, from the leaf up to the root of its
@@ -149,6 +160,7 @@ fn read_str(to: *mut u8, size: u32, from: u64) -> usize {
 #[inline(always)]
 fn exe_path(base: *mut u8, mut used: usize, file: u64) -> usize {
     let offsets = OFFSETS.load();
+    let begin = used;
     let mut dentry: u64 = task::read(file, offsets.file_dentry);
     let vfsmount: u64 = task::read(file, offsets.file_mnt);
     let mut mount = vfsmount.wrapping_sub(u64::from(offsets.mount_mnt));
@@ -164,7 +176,8 @@ fn exe_path(base: *mut u8, mut used: usize, file: u64) -> usize {
             mount = above;
             continue;
         }
-        if dentry == parent || dentry == 0 {
+        // A memfd lies in no directory: its only component is its own name.
+        if dentry == 0 || (dentry == parent && used != begin) {
             break;
         }
         if used > 2 * PATH_CAP - COMPONENT {

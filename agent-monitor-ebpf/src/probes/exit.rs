@@ -37,7 +37,11 @@ pub fn exit(_ctx: &BtfTracePointContext) -> i32 {
         header.start = task::start(current);
         let group: u32 = task::read(signal, offsets.signal_group_exit_code);
         let own: u32 = task::read(current, offsets.task_exit_code);
-        let value = Exit { header, status: if group != 0 { group } else { own }, pad: 0 };
+        let value = Exit {
+            header,
+            status: if group != 0 { group } else { own },
+            pad: 0,
+        };
         // SAFETY: the place is a reservation of this type.
         unsafe { record.write(value) };
         true

@@ -1,7 +1,7 @@
 //! `sched_process_fork(struct task_struct *parent, struct task_struct *child)`,
 //! kernel/fork.c, since 2.6; fires for threads too.
 
-use agent_monitor_common::event::{Fork, FlowId, kind};
+use agent_monitor_common::event::{FlowId, Fork, kind};
 use agent_monitor_common::policy::{Class, LossReason};
 use aya_ebpf::helpers::bpf_get_current_uid_gid;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
@@ -33,7 +33,10 @@ pub fn fork(ctx: &BtfTracePointContext) -> i32 {
         agent,
         cgroup,
         start,
-        last_rx_flow: FlowId { cookie: 0, generation: 0 },
+        last_rx_flow: FlowId {
+            cookie: 0,
+            generation: 0,
+        },
         last_rx_time: 0,
     };
     if TASKS.insert(tgid, remembered, 0).is_err() {

@@ -101,7 +101,10 @@ fn take_over<'a>(ctx: &SkBuffContext, sk: *mut bpf_sock) -> Option<&'a mut Sock>
     socket.flags = TAKEN_OVER | ESTABLISHED;
     // SAFETY: the hook's context.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
-    socket.begin(agent_monitor_common::event::FlowId { cookie, generation: 0 });
+    socket.begin(agent_monitor_common::event::FlowId {
+        cookie,
+        generation: 0,
+    });
     Some(socket)
 }
 
@@ -124,7 +127,11 @@ fn segment(ctx: &SkBuffContext, socket: &mut Sock, packet: &Packet, way: u32, no
             socket.control = *control;
         }
     }
-    let start = if packet.syn { packet.sequence.wrapping_add(1) } else { packet.sequence };
+    let start = if packet.syn {
+        packet.sequence.wrapping_add(1)
+    } else {
+        packet.sequence
+    };
     let tcp = packet.protocol == IPPROTO_TCP;
     let mut ended = EMPTY;
 
@@ -204,8 +211,23 @@ fn segment(ctx: &SkBuffContext, socket: &mut Sock, packet: &Packet, way: u32, no
     }
     if offset < socket.control.head_cap {
         let want = socket.control.head_cap - offset;
-        let taken = if socket.flags & TAKEN_OVER != 0 { HEAD_TAKEN_OVER } else { 0 };
-        head(ctx, socket, packet, Part { way, offset, want, flags: taken }, now);
+        let taken = if socket.flags & TAKEN_OVER != 0 {
+            HEAD_TAKEN_OVER
+        } else {
+            0
+        };
+        head(
+            ctx,
+            socket,
+            packet,
+            Part {
+                way,
+                offset,
+                want,
+                flags: taken,
+            },
+            now,
+        );
     } else if new > 0 && socket.control.flags & FLOW_SEGMENTS != 0 {
         emit::record::<Segment>(&PAYLOAD, Class::Burst, socket.agent, now, |record| {
             let value = Segment {
@@ -253,8 +275,9 @@ pub fn end_burst(socket: &mut Sock, now: u64) {
 fn send_burst(socket: &Sock, burst: &Burst, now: u64) {
     emit::record::<BurstRecord>(&PAYLOAD, Class::Burst, socket.agent, now, |record| {
         // SAFETY: sixty-four bytes either way.
-        let data =
-            unsafe { core::mem::transmute::<[u64; BURST_BYTES / 8], [u8; BURST_BYTES]>(burst.data) };
+        let data = unsafe {
+            core::mem::transmute::<[u64; BURST_BYTES / 8], [u8; BURST_BYTES]>(burst.data)
+        };
         let value = BurstRecord {
             header: socket.header(kind::BURST, size_of::<BurstRecord>(), now),
             flow: socket.flow,
@@ -279,7 +302,11 @@ fn send_burst(socket: &Sock, burst: &Burst, now: u64) {
 /// listener (tcp_v4_rcv, net/ipv4/tcp_ipv4.c), with a copy of its storage.
 #[inline(always)]
 fn handshake_data(ctx: &SkBuffContext, listener: &mut Sock, packet: &Packet) {
-    let base = packet.sequence.wrapping_add(u32::from(packet.syn));
+    let base = if packet.syn {
+        packet.sequence.wrapping_add(1)
+    } else {
+        packet.sequence
+    };
     let early = Half {
         base,
         next: base.wrapping_add(packet.len),
@@ -402,7 +429,11 @@ fn bounded(len: u32, most: u32) -> Option<u32> {
 fn endpoint(ip: [u32; 4], port: u16) -> Endpoint {
     // SAFETY: sixteen bytes either way.
     let ip = unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(ip) };
-    Endpoint { ip, port: u32::from(u16::from_be(port)), pad: 0 }
+    Endpoint {
+        ip,
+        port: u32::from(u16::from_be(port)),
+        pad: 0,
+    }
 }
 
 /// Loads the first bytes of the payload; gives how many.
@@ -413,7 +444,12 @@ fn load_first(ctx: &SkBuffContext, packet: &Packet, to: &mut [u64; BURST_BYTES /
     };
     // SAFETY: at most as many bytes as there is room for.
     let failed = unsafe {
-        bpf_skb_load_bytes(ctx.skb.skb.cast(), packet.payload, to.as_mut_ptr().cast(), len)
+        bpf_skb_load_bytes(
+            ctx.skb.skb.cast(),
+            packet.payload,
+            to.as_mut_ptr().cast(),
+            len,
+        )
     };
     if failed == 0 { len } else { 0 }
 }
@@ -428,16 +464,31 @@ type Tcp = [u32; 4];
 #[inline(always)]
 fn parse(ctx: &SkBuffContext) -> Option<Packet> {
     // SAFETY: the hook's context.
-    let (ether, total) = unsafe { (u32::from(((*ctx.skb.skb).protocol as u16).swap_bytes()), (*ctx.skb.skb).len) };
+    let (ether, total) = unsafe {
+        (
+            u32::from(((*ctx.skb.skb).protocol as u16).swap_bytes()),
+            (*ctx.skb.skb).len,
+        )
+    };
     let (source, destination, protocol, transport) = if ether == ETH_P_IP {
         let ip: Ipv4 = ctx.skb.load(0).ok()?;
         let header = (ip[0] & 0xf) * 4;
         let protocol = (ip[2] >> 8) & 0xff;
-        ([0, 0, MAPPED, ip[3]], [0, 0, MAPPED, ip[4]], protocol, header)
+        (
+            [0, 0, MAPPED, ip[3]],
+            [0, 0, MAPPED, ip[4]],
+            protocol,
+            header,
+        )
     } else if ether == ETH_P_IPV6 {
         let ip: Ipv6 = ctx.skb.load(0).ok()?;
         let protocol = (ip[1] >> 16) & 0xff;
-        ([ip[2], ip[3], ip[4], ip[5]], [ip[6], ip[7], ip[8], ip[9]], protocol, 40)
+        (
+            [ip[2], ip[3], ip[4], ip[5]],
+            [ip[6], ip[7], ip[8], ip[9]],
+            protocol,
+            40,
+        )
     } else {
         return None;
     };

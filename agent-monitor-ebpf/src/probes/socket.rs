@@ -34,5 +34,8 @@ pub fn create(ctx: &SockContext) {
         unsafe { (bpf_get_socket_cookie(ctx.sock.cast()), (*ctx.sock).protocol) };
     socket.protocol = protocol;
     socket.flags = 0;
-    socket.begin(FlowId { cookie, generation: 0 });
+    socket.begin(FlowId {
+        cookie,
+        generation: 0,
+    });
 }

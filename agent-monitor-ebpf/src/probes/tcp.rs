@@ -5,8 +5,8 @@ use agent_monitor_common::event::{Closed, Endpoint, Established, FlowId, directi
 use agent_monitor_common::policy::Class;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
-    BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
-    BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
+    BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
+    BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
 };
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_boot_ns};
 use aya_ebpf::programs::SockOpsContext;
@@ -49,7 +49,10 @@ pub fn state(ctx: &SockOpsContext) {
             // The storage is a copy of the listener's, which holds what came
             // with the last handshake that brought data: this one, if it fits.
             let early = socket.half[direction::IN as usize];
-            socket.begin(FlowId { cookie, generation: 0 });
+            socket.begin(FlowId {
+                cookie,
+                generation: 0,
+            });
             if early.known != 0 && early.base == received {
                 socket.half[direction::IN as usize] = early;
             }
@@ -70,12 +73,20 @@ fn established(ctx: &SockOpsContext, socket: &mut Sock, way: u32) {
     let (received, sent) = unsafe { ((*ctx.ops).rcv_nxt, (*ctx.ops).snd_una) };
     // Data can come with the handshake itself; then the packets were first.
     if socket.half[direction::IN as usize].known == 0 {
-        socket.half[direction::IN as usize] =
-            Half { base: received, next: received, known: 1, ..Half::NEW };
+        socket.half[direction::IN as usize] = Half {
+            base: received,
+            next: received,
+            known: 1,
+            ..Half::NEW
+        };
     }
     if socket.half[direction::OUT as usize].known == 0 {
-        socket.half[direction::OUT as usize] =
-            Half { base: sent, next: sent, known: 1, ..Half::NEW };
+        socket.half[direction::OUT as usize] = Half {
+            base: sent,
+            next: sent,
+            known: 1,
+            ..Half::NEW
+        };
     }
     socket.flags |= ESTABLISHED;
     // SAFETY: no arguments.
@@ -165,5 +176,9 @@ unsafe fn words(from: *const u32) -> [u32; 4] {
 fn endpoint(ip: [u32; 4], port: u32) -> Endpoint {
     // SAFETY: sixteen bytes either way.
     let ip = unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(ip) };
-    Endpoint { ip, port: port & 0xffff, pad: 0 }
+    Endpoint {
+        ip,
+        port: port & 0xffff,
+        pad: 0,
+    }
 }

@@ -12,9 +12,7 @@ use agent_monitor_common::policy::{AgentState, FlowControl, Nursery, Offsets, Se
 use anyhow::{Context as _, Result};
 use aya::maps::{HashMap as KernelMap, MapData, RingBuf};
 use aya::programs::links::CgroupAttachMode;
-use aya::programs::{
-    BtfTracePoint, CgroupSkb, CgroupSock, CgroupSockAddr, ProgramError, SockOps,
-};
+use aya::programs::{BtfTracePoint, CgroupSkb, CgroupSock, CgroupSockAddr, ProgramError, SockOps};
 use aya::{Btf, Ebpf, EbpfLoader, Pod, include_bytes_aligned};
 
 use super::programs::{Hook, PROGRAMS};
@@ -50,8 +48,9 @@ pub struct Kernel {
     nurseries: KernelMap<MapData, u64, Plain<Nursery>>,
     agents: KernelMap<MapData, u64, Plain<AgentState>>,
     flow_control: KernelMap<MapData, u64, Plain<FlowControl>>,
-    /// Cgroup programs' links, by attach point: dropped, they detach.
-    attached: HashMap<String, Vec<aya::programs::links::FdLink>>,
+    /// Cgroup programs' links, by attach point, with the cgroup's id: dropped,
+    /// they detach.
+    attached: HashMap<String, (u64, Vec<aya::programs::links::FdLink>)>,
 }
 
 impl Kernel {
@@ -61,14 +60,20 @@ impl Kernel {
     /// A program or map is refused; the error names it, with the last lines
     /// of what the verifier said.
     pub fn load(offsets: Offsets, settings: Settings) -> Result<Self> {
-        let btf = Btf::from_sys_fs()
-            .with_context(|| format!("cannot read the kernel's types in {}", super::offsets::KERNEL_BTF))?;
+        let btf = Btf::from_sys_fs().with_context(|| {
+            format!(
+                "cannot read the kernel's types in {}",
+                super::offsets::KERNEL_BTF
+            )
+        })?;
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
             .override_global("OFFSETS", &Plain(offsets), true)
             .override_global("SETTINGS", &Plain(settings), true)
             .load(OBJECT)
-            .context("the kernel refused agent-monitor's maps; it needs root and Linux 6.1 or newer")?;
+            .context(
+                "the kernel refused agent-monitor's maps; it needs root and Linux 6.1 or newer",
+            )?;
         for program in PROGRAMS {
             load(&mut ebpf, program.name, program.hook, &btf)?;
         }
@@ -88,7 +93,10 @@ impl Kernel {
     /// They were taken before.
     pub fn rings(&mut self) -> Result<(RingBuf<MapData>, RingBuf<MapData>)> {
         let mut ring = |name| -> Result<_> {
-            let map = self.ebpf.take_map(name).with_context(|| format!("the ring {name} is taken"))?;
+            let map = self
+                .ebpf
+                .take_map(name)
+                .with_context(|| format!("the ring {name} is taken"))?;
             Ok(RingBuf::try_from(map)?)
         };
         Ok((ring("EVENTS")?, ring("PAYLOAD")?))
@@ -118,28 +126,39 @@ impl Kernel {
         Ok(())
     }
 
-    /// Attaches the network programs to a cgroup and everything below it.
-    /// Attaching twice to one path does nothing.
+    /// Attaches the network programs to a cgroup, of this id, and everything
+    /// below it. Attaching twice to one does nothing; links to another cgroup that
+    /// was at this path before are dropped.
     ///
     /// # Errors
     /// The cgroup is gone, or the kernel refuses; then nothing stays attached there.
-    pub fn attach_cgroup(&mut self, path: &str, mount: &Path) -> Result<()> {
-        if self.attached.contains_key(path) {
+    pub fn attach_cgroup(&mut self, path: &str, id: u64, mount: &Path) -> Result<()> {
+        if self.is_attached(path, id) {
             return Ok(());
         }
+        self.attached.remove(path);
         let directory = mount.join(path.trim_start_matches('/'));
         let cgroup = File::open(&directory)
             .with_context(|| format!("cannot open the cgroup {}", directory.display()))?;
         let mut links = Vec::new();
         for program in PROGRAMS {
             if let Some(link) = attach(&mut self.ebpf, program.name, program.hook, &cgroup)
-                .with_context(|| format!("cannot attach {} to {}", program.name, directory.display()))?
+                .with_context(|| {
+                    format!("cannot attach {} to {}", program.name, directory.display())
+                })?
             {
                 links.push(link);
             }
         }
-        self.attached.insert(path.to_owned(), links);
+        self.attached.insert(path.to_owned(), (id, links));
         Ok(())
+    }
+
+    /// Whether the network programs are attached to the cgroup of this id.
+    pub fn is_attached(&self, path: &str, id: u64) -> bool {
+        self.attached
+            .get(path)
+            .is_some_and(|(attached, _)| *attached == id)
     }
 
     /// Detaches the network programs from a cgroup.
@@ -159,9 +178,13 @@ impl Kernel {
     pub fn watch(&mut self, cgroup: u64, agent: u64, since: u64) -> Result<()> {
         let full = "too many cgroups are watched at once";
         if self.agents.get(&agent, 0).is_err() {
-            self.agents.insert(agent, Plain(AgentState::default()), 0).context(full)?;
+            self.agents
+                .insert(agent, Plain(AgentState::default()), 0)
+                .context(full)?;
         }
-        self.watched.insert(cgroup, Plain(Watch { agent, since }), 0).context(full)
+        self.watched
+            .insert(cgroup, Plain(Watch { agent, since }), 0)
+            .context(full)
     }
 
     /// Stops watching every cgroup of an agent.
@@ -202,7 +225,11 @@ impl Kernel {
 
     /// Quotas in use and losses of every agent.
     pub fn agent_states(&self) -> Vec<(u64, AgentState)> {
-        self.agents.iter().filter_map(Result::ok).map(|(agent, state)| (agent, state.0)).collect()
+        self.agents
+            .iter()
+            .filter_map(Result::ok)
+            .map(|(agent, state)| (agent, state.0))
+            .collect()
     }
 
     /// Sets how much of a flow goes up.
@@ -225,7 +252,9 @@ fn take<V>(ebpf: &mut Ebpf, name: &str) -> Result<KernelMap<MapData, u64, Plain<
 where
     Plain<V>: Pod,
 {
-    let map = ebpf.take_map(name).with_context(|| format!("the object has no map {name}"))?;
+    let map = ebpf
+        .take_map(name)
+        .with_context(|| format!("the object has no map {name}"))?;
     Ok(KernelMap::try_from(map)?)
 }
 
@@ -233,8 +262,12 @@ fn typed<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
 {
-    let program = ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
-    program.try_into().with_context(|| format!("the program {name} is of another type"))
+    let program = ebpf
+        .program_mut(name)
+        .with_context(|| format!("the object has no program {name}"))?;
+    program
+        .try_into()
+        .with_context(|| format!("the program {name} is of another type"))
 }
 
 fn load(ebpf: &mut Ebpf, name: &str, hook: Hook, btf: &Btf) -> Result<()> {
@@ -254,11 +287,18 @@ fn load(ebpf: &mut Ebpf, name: &str, hook: Hook, btf: &Btf) -> Result<()> {
 
 /// The kernel's refusal, cut to what tells.
 fn refused(name: &str, error: &ProgramError) -> anyhow::Error {
-    if let ProgramError::LoadError { io_error, verifier_log } = error {
+    if let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    {
         let log = verifier_log.to_string();
         let lines: Vec<&str> = log.lines().collect();
         let tail = &lines[lines.len().saturating_sub(VERIFIER_LINES)..];
-        return anyhow::anyhow!("the kernel refused the program {name}: {io_error}\n{}", tail.join("\n"));
+        return anyhow::anyhow!(
+            "the kernel refused the program {name}: {io_error}\n{}",
+            tail.join("\n")
+        );
     }
     anyhow::anyhow!("the kernel refused the program {name}: {error}")
 }

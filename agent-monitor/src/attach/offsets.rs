@@ -107,14 +107,23 @@ pub fn resolve(btf: &Path) -> Result<Offsets> {
     }
     let bytes = std::fs::read(btf).with_context(|| format!("cannot read {}", btf.display()))?;
     let types = TypeInformation::new(&InMemory(&bytes)).map_err(|error| {
-        anyhow::anyhow!("cannot read the kernel's types in {}: {error:?}", btf.display())
+        anyhow::anyhow!(
+            "cannot read the kernel's types in {}: {error:?}",
+            btf.display()
+        )
     })?;
     let mut offsets = Offsets::default();
     for member in MEMBERS {
         let structure = types.id_of(member.of).with_context(|| {
-            format!("the kernel's BTF has no `{}`: this kernel is not supported", member.of)
+            format!(
+                "the kernel's BTF has no `{}`: this kernel is not supported",
+                member.of
+            )
         })?;
-        let found = member.paths.iter().find_map(|path| types.offset_of(structure, path).ok());
+        let found = member
+            .paths
+            .iter()
+            .find_map(|path| types.offset_of(structure, path).ok());
         let Some((_, Offset::ByteOffset(bytes))) = found else {
             bail!(
                 "the kernel's `{}` has no member `{}`: this kernel is not supported",
@@ -148,7 +157,12 @@ pub fn resolve_in_child() -> Result<Offsets> {
     let output = Command::new(&binary)
         .arg(COMMAND)
         .output()
-        .with_context(|| format!("cannot start {} to read the kernel's types", binary.display()))?;
+        .with_context(|| {
+            format!(
+                "cannot start {} to read the kernel's types",
+                binary.display()
+            )
+        })?;
     if !output.status.success() {
         bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
     }

@@ -61,12 +61,36 @@ pub const PROGRAMS: &[Program] = &[
         hook: Hook::Tracepoint("cgroup_attach_task"),
         gives: "moves into and out of an agent's cgroup",
     },
-    Program { name: "socket_create", hook: Hook::SockCreate, gives: "owners of sockets" },
-    Program { name: "connect4", hook: Hook::SockAddr, gives: "IPv4 connects" },
-    Program { name: "connect6", hook: Hook::SockAddr, gives: "IPv6 connects" },
-    Program { name: "sendmsg4", hook: Hook::SockAddr, gives: "IPv4 datagrams to new peers" },
-    Program { name: "sendmsg6", hook: Hook::SockAddr, gives: "IPv6 datagrams to new peers" },
-    Program { name: "tcp_state", hook: Hook::SockOps, gives: "outcomes and ends of TCP connections" },
+    Program {
+        name: "socket_create",
+        hook: Hook::SockCreate,
+        gives: "owners of sockets",
+    },
+    Program {
+        name: "connect4",
+        hook: Hook::SockAddr,
+        gives: "IPv4 connects",
+    },
+    Program {
+        name: "connect6",
+        hook: Hook::SockAddr,
+        gives: "IPv6 connects",
+    },
+    Program {
+        name: "sendmsg4",
+        hook: Hook::SockAddr,
+        gives: "IPv4 datagrams to new peers",
+    },
+    Program {
+        name: "sendmsg6",
+        hook: Hook::SockAddr,
+        gives: "IPv6 datagrams to new peers",
+    },
+    Program {
+        name: "tcp_state",
+        hook: Hook::SockOps,
+        gives: "outcomes and ends of TCP connections",
+    },
     Program {
         name: "packet_out",
         hook: Hook::Skb(CgroupSkbAttachType::Egress),

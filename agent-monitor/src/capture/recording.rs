@@ -139,7 +139,8 @@ impl<R: Read> Reader<R> {
     /// It is none, or damaged.
     pub fn new(mut from: R) -> Result<Self, Error> {
         let mut start = [0; 8];
-        from.read_exact(&mut start).map_err(|_| Error::NotARecording)?;
+        from.read_exact(&mut start)
+            .map_err(|_| Error::NotARecording)?;
         if start[..4] != *MAGIC || start[4..] != VERSION.to_le_bytes() {
             return Err(Error::NotARecording);
         }
@@ -177,7 +178,9 @@ fn frame(from: &mut impl Read, at: &mut u64) -> Result<Option<(u32, Bytes)>, Err
     let mut head = [0; 12];
     match from.read(&mut head[..1])? {
         0 => return Ok(None),
-        _ => from.read_exact(&mut head[1..]).map_err(|_| Error::Damaged(begin))?,
+        _ => from
+            .read_exact(&mut head[1..])
+            .map_err(|_| Error::Damaged(begin))?,
     }
     let word = |n: usize| u32::from_le_bytes([head[n], head[n + 1], head[n + 2], head[n + 3]]);
     let (length, crc, kind) = (word(0), word(4), word(8));
@@ -185,7 +188,8 @@ fn frame(from: &mut impl Read, at: &mut u64) -> Result<Option<(u32, Bytes)>, Err
         return Err(Error::Damaged(begin));
     }
     let mut payload = vec![0; length as usize];
-    from.read_exact(&mut payload).map_err(|_| Error::Damaged(begin))?;
+    from.read_exact(&mut payload)
+        .map_err(|_| Error::Damaged(begin))?;
     if checksum(kind, &payload) != crc {
         return Err(Error::Damaged(begin));
     }
@@ -205,7 +209,11 @@ mod tests {
     use super::*;
 
     fn recording() -> Vec<u8> {
-        let about = About { node: "n".into(), kernel: "6.1".into(), boot_epoch: 5 };
+        let about = About {
+            node: "n".into(),
+            kernel: "6.1".into(),
+            boot_epoch: 5,
+        };
         let agent = RecordedAgent {
             cgroup_id: 7,
             id: "7".into(),
@@ -237,16 +245,21 @@ mod tests {
         for place in 0..whole.len() {
             let mut bytes = whole.clone();
             bytes[place] ^= 0x41;
-            let outcome = Reader::new(&bytes[..]).map(|reader| reader.collect::<Result<Vec<_>, _>>());
-            assert!(!matches!(outcome, Ok(Ok(_))), "a changed byte {place} went unnoticed");
+            let outcome =
+                Reader::new(&bytes[..]).map(|reader| reader.collect::<Result<Vec<_>, _>>());
+            assert!(
+                !matches!(outcome, Ok(Ok(_))),
+                "a changed byte {place} went unnoticed"
+            );
         }
     }
 
     #[test]
     fn gives_whole_frames_before_a_cut() {
         let whole = recording();
-        let frames: Vec<_> =
-            Reader::new(&whole[..whole.len() - 1]).expect("the start is there").collect();
+        let frames: Vec<_> = Reader::new(&whole[..whole.len() - 1])
+            .expect("the start is there")
+            .collect();
         assert!(matches!(frames[..], [Ok(_), Ok(_), Err(Error::Damaged(_))]));
     }
 }

@@ -63,7 +63,11 @@ impl Rings {
     /// # Errors
     /// poll() failed.
     pub fn wait(&self, longest: Duration) -> io::Result<()> {
-        let timeout = if self.held.is_empty() { longest } else { WINDOW.min(longest) };
+        let timeout = if self.held.is_empty() {
+            longest
+        } else {
+            WINDOW.min(longest)
+        };
         let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;
         let mut fds = [
             PollFd::from_borrowed_fd(borrow(&self.events), PollFlags::IN),
@@ -78,7 +82,11 @@ impl Rings {
     /// Takes what is in the rings and hands on, in order of time, what is older
     /// than [`WINDOW`]; with `all`, everything.
     pub fn drain(&mut self, all: bool, mut hand_on: impl FnMut(Bytes)) {
-        let until = if all { u64::MAX } else { boot_time().saturating_sub(nanos(WINDOW)) };
+        let until = if all {
+            u64::MAX
+        } else {
+            boot_time().saturating_sub(nanos(WINDOW))
+        };
         self.take_in();
         while let Some(Reverse(oldest)) = self.held.peek() {
             if oldest.time > until {
@@ -105,7 +113,11 @@ impl Rings {
                 }
                 self.arena.extend_from_slice(&item[..len]);
                 let bytes = self.arena.split().freeze();
-                self.held.push(Reverse(Held { time: header.time, arrival: self.taken, bytes }));
+                self.held.push(Reverse(Held {
+                    time: header.time,
+                    arrival: self.taken,
+                    bytes,
+                }));
                 self.taken += 1;
             }
         }

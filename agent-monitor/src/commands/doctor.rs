@@ -11,8 +11,8 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
-use crate::cli::{DoctorArgs, Output};
 use crate::attach::probe::{Hook, ProbeError, ScratchCgroup, try_hook};
+use crate::cli::{DoctorArgs, Output};
 use crate::enrich::cgroup_path::Runtime;
 use crate::enrich::cgroupfs::{CgroupFs, FindError};
 use crate::enrich::runtime::Api;

@@ -68,7 +68,10 @@ pub fn record(
         .with_context(cannot)?;
     let about = About {
         node: watch::node(),
-        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        kernel: rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned(),
         boot_epoch: boot_epoch(),
     };
     live.record_to(Writer::new(BufWriter::new(to), &about).with_context(cannot)?)?;

@@ -50,7 +50,11 @@ pub fn run(args: ReplayArgs) -> Result<ExitCode> {
         Err(error) if is_broken_pipe(&error) => {}
         other => other?,
     }
-    Ok(if alerts && args.fail_on_alert { ExitCode::from(ALERTS_FOUND) } else { ExitCode::SUCCESS })
+    Ok(if alerts && args.fail_on_alert {
+        ExitCode::from(ALERTS_FOUND)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 /// Replays one recording and hands on every event in order.
@@ -65,14 +69,22 @@ pub fn replay(path: &Path, mut hand_on: impl FnMut(&Event) -> Result<()>) -> Res
     // A recording's processes are not this machine's.
     let processes = Processes::new(Procfs::at("/nonexistent"), PROCESSES);
     let about = reader.about.clone();
-    let mut pipeline =
-        Pipeline::new(&about.node, "replay".to_owned(), about.boot_epoch, processes);
+    let mut pipeline = Pipeline::new(
+        &about.node,
+        "replay".to_owned(),
+        about.boot_epoch,
+        processes,
+    );
     let mut events = Vec::new();
-    let mut time = 0;
+    // Agents are written without a time: they appear with the next record.
+    let mut appearing: Vec<(u64, Agent)> = Vec::new();
     for frame in reader {
         match frame.with_context(cannot)? {
             Frame::Record(bytes) => {
-                time = decode::header(&bytes).map_or(time, |header| header.time);
+                for (id, agent) in appearing.drain(..) {
+                    let time = decode::header(&bytes).map_or(0, |header| header.time);
+                    pipeline.agent(id, agent, AgentState::Appeared, time, &mut events);
+                }
                 pipeline.bytes(&bytes, &mut events);
             }
             Frame::Agent(agent) => {
@@ -85,7 +97,7 @@ pub fn replay(path: &Path, mut hand_on: impl FnMut(&Event) -> Result<()>) -> Res
                     container: None,
                     pod: None,
                 };
-                pipeline.agent(id, agent, AgentState::Appeared, time, &mut events);
+                appearing.push((id, agent));
             }
         }
         for event in events.drain(..) {

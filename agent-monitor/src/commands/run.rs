@@ -41,7 +41,12 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     };
     let selectors = if args.agents.agents.is_empty() {
         let parse = |text: &String| text.parse::<Selector>();
-        config.agents.select.iter().map(parse).collect::<Result<_, _>>()?
+        config
+            .agents
+            .select
+            .iter()
+            .map(parse)
+            .collect::<Result<_, _>>()?
     } else {
         args.agents.agents
     };
@@ -66,7 +71,10 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
         node: watch::node(),
         pid: std::process::id(),
         started: Timestamp::now().to_string(),
-        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        kernel: rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned(),
         ..Status::default()
     }));
     let source = {
@@ -151,11 +159,19 @@ fn refresh(status: &mut Status, live: &Live, unstored: u64) {
     for (stage, records) in live.losses() {
         losses.insert(stage.to_owned(), records);
     }
-    status.counters = Counters { records: stats.records, events: stats.events, losses };
+    status.counters = Counters {
+        records: stats.records,
+        events: stats.events,
+        losses,
+    };
     status.programs = PROGRAMS
         .iter()
         .map(|program| {
-            let places = if matches!(program.hook, Hook::Tracepoint(_)) { 1 } else { points };
+            let places = if matches!(program.hook, Hook::Tracepoint(_)) {
+                1
+            } else {
+                points
+            };
             (program.name.to_owned(), places)
         })
         .collect();
@@ -189,7 +205,9 @@ fn group_id(name: &str) -> Result<u32> {
     let groups = std::fs::read_to_string("/etc/group").context("cannot read /etc/group")?;
     let id = groups.lines().find_map(|line| {
         let mut fields = line.split(':');
-        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+        (fields.next() == Some(name))
+            .then(|| fields.nth(1)?.parse().ok())
+            .flatten()
     });
     match id {
         Some(id) => Ok(id),

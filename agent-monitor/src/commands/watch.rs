@@ -20,7 +20,10 @@ const ANSWERS: usize = 1_024;
 
 /// This machine's name.
 pub fn node() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// Log lines go to stderr; `RUST_LOG` chooses them, `info` and above by default.
@@ -54,10 +57,15 @@ pub fn start(selectors: Vec<Selector>, out: &mut Vec<Event>) -> Result<Live> {
     let cgroups = CgroupFs::find()?;
     let selectors = Selectors::new(selectors);
     let (sender, answers) = tokio::sync::mpsc::channel(ANSWERS);
-    let lookups =
-        Lookups::start(Api::new(selectors.label_keys()), Patience::default(), sender);
+    let lookups = Lookups::start(
+        Api::new(selectors.label_keys()),
+        Patience::default(),
+        sender,
+    );
     // Ids of events are unique across restarts: a run is named by its start.
-    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let started = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let run = format!("{:x}", started.as_nanos());
     let pipeline = Pipeline::new(&node(), run, boot_epoch(), Processes::default());
     Live::start(cgroups, selectors, lookups, answers, pipeline, out)

@@ -46,7 +46,10 @@ pub struct ProcessKey {
 impl ProcessKey {
     /// From the kernel's start, in nanoseconds since boot.
     pub fn from_ns(pid: u32, start_ns: u64) -> Self {
-        Self { pid, start: start_ns / TICK_NS }
+        Self {
+            pid,
+            start: start_ns / TICK_NS,
+        }
     }
 
     /// Its start, in nanoseconds since boot, to a tick.
@@ -273,7 +276,9 @@ pub fn record(bytes: &Bytes) -> Result<Record, Error> {
     let body = match header.kind {
         kind::FORK => fork(&bytes)?,
         kind::EXEC => exec(&bytes)?,
-        kind::EXIT => Body::Exit { status: fixed::<wire::Exit>(&bytes)?.0.status },
+        kind::EXIT => Body::Exit {
+            status: fixed::<wire::Exit>(&bytes)?.0.status,
+        },
         kind::CGROUP => cgroup(&bytes)?,
         kind::CONNECT => Body::Connect(connect(&bytes)?),
         kind::SEND => Body::Send(connect(&bytes)?),
@@ -335,8 +340,12 @@ fn fork(bytes: &[u8]) -> Result<Body, Error> {
 
 fn exec(bytes: &[u8]) -> Result<Body, Error> {
     let (exec, rest) = fixed::<wire::Exec>(bytes)?;
-    let (filename, rest) = rest.split_at_checked(size(exec.filename_len)?).ok_or(Error::Length)?;
-    let (exe, rest) = rest.split_at_checked(size(exec.exe_len)?).ok_or(Error::Length)?;
+    let (filename, rest) = rest
+        .split_at_checked(size(exec.filename_len)?)
+        .ok_or(Error::Length)?;
+    let (exe, rest) = rest
+        .split_at_checked(size(exec.exe_len)?)
+        .ok_or(Error::Length)?;
     let argv = rest.get(..size(exec.argv_len)?).ok_or(Error::Length)?;
     Ok(Body::Exec(Box::new(Exec {
         parent: ProcessKey::from_ns(exec.ppid, exec.parent_start),

@@ -22,9 +22,17 @@ fn samples() -> Vec<Vec<u8>> {
         bytes
     }
     let ip = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 203, 0, 113, 5];
-    let remote = wire::Endpoint { ip, port: 22, pad: 0 };
+    let remote = wire::Endpoint {
+        ip,
+        port: 22,
+        pad: 0,
+    };
     vec![
-        bytes::<wire::Fork>(kind::FORK, |fork| fork.comm[..2].copy_from_slice(b"sh"), &[]),
+        bytes::<wire::Fork>(
+            kind::FORK,
+            |fork| fork.comm[..2].copy_from_slice(b"sh"),
+            &[],
+        ),
         bytes::<wire::Exec>(
             kind::EXEC,
             |exec| {
@@ -74,7 +82,9 @@ fn reads_every_kind() {
 #[test]
 fn reads_an_exec_with_path_and_arguments_in_order() {
     let record = record(&Bytes::from(samples().swap_remove(1))).expect("the sample is whole");
-    let Body::Exec(exec) = record.body else { panic!("not an exec: {record:?}") };
+    let Body::Exec(exec) = record.body else {
+        panic!("not an exec: {record:?}")
+    };
     assert_eq!(exec.filename, "ssh");
     assert_eq!(exec.exe, "/bin/ssh");
     assert_eq!(exec.argv, ["ssh", "-N", "-R"]);
@@ -84,7 +94,9 @@ fn reads_an_exec_with_path_and_arguments_in_order() {
 #[test]
 fn shows_v4_mapped_addresses_as_v4() {
     let record = record(&Bytes::from(samples().swap_remove(4))).expect("the sample is whole");
-    let Body::Connect(connect) = record.body else { panic!("not a connect: {record:?}") };
+    let Body::Connect(connect) = record.body else {
+        panic!("not a connect: {record:?}")
+    };
     assert_eq!(connect.remote.to_string(), "203.0.113.5:22");
 }
 
@@ -93,7 +105,10 @@ fn refuses_every_proper_prefix() {
     for sample in samples() {
         let whole = Bytes::from(sample);
         for end in 0..whole.len() {
-            assert!(record(&whole.slice(..end)).is_err(), "a prefix of {end} bytes was read");
+            assert!(
+                record(&whole.slice(..end)).is_err(),
+                "a prefix of {end} bytes was read"
+            );
         }
     }
 }

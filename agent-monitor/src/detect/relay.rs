@@ -6,7 +6,7 @@
 //! in from outside. Their bursts are compared exchange by exchange: what came
 //! in outside with what went out inside, and what came in inside with what went
 //! out outside. A relay adds its framing (SSH 36 to 44 bytes a record, TLS 22 to
-//! 29, multiplexers less), so the sizes match within [`slack`]; a program that
+//! 29, multiplexers less), so the sizes match within a few dozen bytes; a program that
 //! acts on what it is told does not repeat it. Figures: docs/notes/relay-separation.md.
 
 use std::collections::{HashMap, VecDeque};
@@ -24,18 +24,28 @@ pub const CAUSE_NS: u64 = 250_000_000;
 const LAG_NS: u64 = 250_000_000;
 /// Bursts that are kept of a flow.
 const BURSTS: usize = 64;
+/// Exchanges in which both directions match before a relay is believed on a flow
+/// whose protocol is not known: one can be chance.
+pub const MATCHED: u32 = 2;
 /// Exchanges in which both directions match before a relay is called sustained.
-pub const SUSTAINED: u32 = 3;
+pub const SUSTAINED: u32 = 4;
 /// Pairs that are watched at once.
 const MAX_PAIRS: usize = 4_096;
 /// Flows whose bursts are kept.
 const MAX_TRACKS: usize = 16_384;
 
-/// How much longer the outside part of a relay may be than the inside part:
-/// framing of a record or two, the header of a new channel (SSH: 92 bytes), and
-/// per 1,024 bytes what small records add.
-pub fn slack(bytes: u64) -> u64 {
-    160 + bytes / 16
+/// Framing of one record: SSH with chacha20 takes 36 to 44 bytes, TLS 1.3 22 and
+/// a multiplexer's header a few more.
+const RECORD: u64 = 48;
+/// The header of a new channel (SSH: 92 bytes) and what is said around it.
+const OPENING: u64 = 128;
+/// Records in a super-segment cannot be counted; they are of 1 KiB or more.
+const BULK: u64 = 64;
+
+/// How much longer than the inside burst the outside part of a relay may be:
+/// framing for each of its segments and for the records inside them.
+fn slack(bytes: u64, segments: u64, opening: bool) -> u64 {
+    RECORD * segments.max(1) + bytes / BULK + 16 + if opening { OPENING } else { 0 }
 }
 
 /// What the comparison of two flows has shown.
@@ -142,8 +152,15 @@ impl Relays {
                 .filter(|(_, outside)| !outside.inside && outside.agent == flow.agent)
                 .filter(|(_, outside)| related(outside.owner, connector))
                 .filter_map(|(id, outside)| {
-                    let named = flow.cause.filter(|(cause, _)| cause == id).map(|(_, time)| time);
-                    let seen = outside.bursts.iter().rev().find(|burst| burst.way == Way::In);
+                    let named = flow
+                        .cause
+                        .filter(|(cause, _)| cause == id)
+                        .map(|(_, time)| time);
+                    let seen = outside
+                        .bursts
+                        .iter()
+                        .rev()
+                        .find(|burst| burst.way == Way::In);
                     let last = named.or(seen.map(|burst| burst.last))?;
                     let delay = flow.begun.saturating_sub(last);
                     (delay <= CAUSE_NS).then_some((*id, delay))
@@ -163,7 +180,9 @@ impl Relays {
         burst: &Burst,
         mut related: impl FnMut(ProcessKey, ProcessKey) -> bool,
     ) -> Vec<Pair> {
-        let Some(track) = self.tracks.get_mut(&flow.id) else { return Vec::new() };
+        let Some(track) = self.tracks.get_mut(&flow.id) else {
+            return Vec::new();
+        };
         track.bursts.push_back(burst.clone());
         if track.bursts.len() > BURSTS {
             track.bursts.pop_front();
@@ -204,7 +223,8 @@ impl Relays {
     /// A flow is over.
     pub fn closed(&mut self, flow: FlowId) {
         self.tracks.remove(&flow);
-        self.pairs.retain(|pair| pair.outside != flow && pair.inside != flow);
+        self.pairs
+            .retain(|pair| pair.outside != flow && pair.inside != flow);
     }
 
     /// The pairs that are watched, to look at.
@@ -213,7 +233,11 @@ impl Relays {
     }
 
     fn pair(&mut self, outside: FlowId, inside: FlowId, delay: u64, begun: u64) {
-        if self.pairs.iter().any(|pair| pair.outside == outside && pair.inside == inside) {
+        if self
+            .pairs
+            .iter()
+            .any(|pair| pair.outside == outside && pair.inside == inside)
+        {
             return;
         }
         if self.pairs.len() >= MAX_PAIRS {
@@ -236,13 +260,18 @@ impl Relays {
     /// carried around them. A burst inside is only looked at once the outside
     /// flow has moved on, or its answer could still be on the way.
     fn compare(&self, pair: &mut Pair) {
-        let (Some(outside), Some(inside)) =
-            (self.tracks.get(&pair.outside), self.tracks.get(&pair.inside))
-        else {
+        let (Some(outside), Some(inside)) = (
+            self.tracks.get(&pair.outside),
+            self.tracks.get(&pair.inside),
+        ) else {
             return;
         };
         let skip = pair.compared.saturating_sub(inside.forgotten);
-        for burst in inside.bursts.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX)) {
+        for burst in inside
+            .bursts
+            .iter()
+            .skip(usize::try_from(skip).unwrap_or(usize::MAX))
+        {
             let (way, from, until) = match burst.way {
                 // Data that came before this went out.
                 Way::Out => (Way::In, pair.used[1], burst.last),
@@ -259,7 +288,8 @@ impl Relays {
                 return; // not yet
             }
             pair.compared += 1;
-            match closest(&over, burst.bytes, way) {
+            let opening = pair.compared == 1;
+            match closest(&over, burst.bytes, opening, way) {
                 Some((bytes, last)) => {
                     match burst.way {
                         Way::Out => pair.score.requests += 1,
@@ -284,29 +314,25 @@ impl Relays {
 /// A run of neighbouring outside bursts whose bytes sum up to those of an inside
 /// burst, within [`slack`]; what came in is matched from the newest backwards,
 /// what goes out from the oldest on. Gives the sum and the last one's begin.
-fn closest(over: &[&Burst], bytes: u64, way: Way) -> Option<(u64, u64)> {
-    let fits = |sum: u64| sum >= bytes && sum <= bytes + slack(bytes);
-    let mut sum = 0;
+fn closest(over: &[&Burst], bytes: u64, opening: bool, way: Way) -> Option<(u64, u64)> {
+    let (mut sum, mut segments) = (0, 0);
+    let mut fits = |burst: &Burst| {
+        sum += burst.bytes;
+        segments += u64::from(burst.packets);
+        (sum >= bytes && sum <= bytes + slack(bytes, segments, opening)).then_some(sum)
+    };
     match way {
         Way::In => {
             let last = over.last()?.first;
-            for burst in over.iter().rev() {
-                sum += burst.bytes;
-                if fits(sum) {
-                    return Some((sum, last));
-                }
-            }
+            over.iter()
+                .rev()
+                .find_map(|burst| fits(burst))
+                .map(|sum| (sum, last))
         }
-        Way::Out => {
-            for burst in over {
-                sum += burst.bytes;
-                if fits(sum) {
-                    return Some((sum, burst.first));
-                }
-            }
-        }
+        Way::Out => over
+            .iter()
+            .find_map(|burst| fits(burst).map(|sum| (sum, burst.first))),
     }
-    None
 }
 
 /// On the inside flow, data from outside goes out.

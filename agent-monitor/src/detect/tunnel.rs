@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::relay::{Pair, SUSTAINED};
+use super::relay::{MATCHED, Pair, SUSTAINED};
 use super::{Finding, Subject};
 use crate::decode::{ProcessKey, Way};
 use crate::event::Process;
@@ -19,7 +19,7 @@ const COMMAND_LINE: usize = 0;
 const WIRE_SIZES: usize = 1;
 const RELAYED: usize = 2;
 /// Stages of [`RELAY_RULE`].
-const MATCHED: usize = 0;
+const BOTH_WAYS: usize = 0;
 const STEADY: usize = 1;
 
 /// A command line asks for a remote forward.
@@ -41,7 +41,10 @@ pub fn command_line(
             "{}[{}] was started with a reverse forward ({forward})",
             process.comm, process.pid
         ),
-        evidence: vec![format!("{program} command line: {}", process.argv.join(" "))],
+        evidence: vec![format!(
+            "{program} command line: {}",
+            process.argv.join(" ")
+        )],
         time,
     }
 }
@@ -63,7 +66,10 @@ pub fn wire_sizes(
         agent: flow.agent,
         process: process.cloned(),
         subjects: subjects(flow.owner, process, Some(flow)),
-        summary: format!("{} asked {remote} for a reverse forward over SSH", who(process)),
+        summary: format!(
+            "{} asked {remote} for a reverse forward over SSH",
+            who(process)
+        ),
         evidence: vec![format!("SSH record sizes to {remote}: {shown_by}")],
         time,
     })
@@ -77,15 +83,16 @@ pub fn relayed(
     process: Option<&Arc<Process>>,
     time: u64,
 ) -> Option<Finding> {
-    if !pair.score.is_relay() {
+    if cfg!(mutate = "reverse-tunnel-relay") || !pair.score.is_relay() {
         return None;
     }
     let (from, to) = (outside.remote?, inside.remote?);
     let ssh = outside.protocol == Some("ssh");
-    let (rule, stage) = match (ssh, pair.score.exchanges() >= SUSTAINED) {
-        (true, _) => (SSH_RULE, RELAYED),
-        (false, false) => (RELAY_RULE, MATCHED),
-        (false, true) => (RELAY_RULE, STEADY),
+    let (rule, stage) = match pair.score.exchanges() {
+        _ if ssh => (SSH_RULE, RELAYED),
+        SUSTAINED.. => (RELAY_RULE, STEADY),
+        MATCHED.. => (RELAY_RULE, BOTH_WAYS),
+        _ => return None,
     };
     let mut evidence = vec![format!(
         "connected to {to} {:.1} ms after data came in from {from}",
@@ -110,7 +117,11 @@ pub fn relayed(
         summary: format!(
             "{} lets {from} reach {to} inside through {}",
             who(process),
-            if ssh { "a reverse SSH tunnel" } else { "a connection that relays" }
+            if ssh {
+                "a reverse SSH tunnel"
+            } else {
+                "a connection that relays"
+            }
         ),
         evidence,
         time,
@@ -126,11 +137,7 @@ fn who(process: Option<&Arc<Process>>) -> String {
 
 /// The flow, the process, and the processes above it: autossh asks for what its
 /// child ssh does.
-fn subjects(
-    key: ProcessKey,
-    process: Option<&Arc<Process>>,
-    flow: Option<&Flow>,
-) -> Vec<Subject> {
+fn subjects(key: ProcessKey, process: Option<&Arc<Process>>, flow: Option<&Flow>) -> Vec<Subject> {
     let mut subjects = Vec::new();
     if key.pid != 0 {
         subjects.push(Subject::Process(key));
@@ -138,7 +145,12 @@ fn subjects(
     subjects.extend(flow.map(|flow| Subject::Flow(flow.id)));
     if let Some(process) = process {
         let above = process.ancestors.iter();
-        subjects.extend(above.map(|a| Subject::Process(ProcessKey { pid: a.pid, start: 0 })));
+        subjects.extend(above.map(|a| {
+            Subject::Process(ProcessKey {
+                pid: a.pid,
+                start: 0,
+            })
+        }));
     }
     subjects
 }

@@ -26,14 +26,35 @@ mod tests {
 
     #[test]
     fn tells_inside_from_outside() {
-        for inside in
-            ["127.0.0.1", "127.9.9.9", "10.0.0.1", "172.31.0.1", "192.168.1.1", "100.64.0.1",
-             "169.254.1.1", "0.0.0.0", "::1", "fe80::1", "fd00::1"]
-        {
-            assert!(is_inside(inside.parse().expect("an address")), "{inside} is inside");
+        for inside in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "10.0.0.1",
+            "172.31.0.1",
+            "192.168.1.1",
+            "100.64.0.1",
+            "169.254.1.1",
+            "0.0.0.0",
+            "::1",
+            "fe80::1",
+            "fd00::1",
+        ] {
+            assert!(
+                is_inside(inside.parse().expect("an address")),
+                "{inside} is inside"
+            );
         }
-        for outside in ["203.0.113.1", "8.8.8.8", "100.128.0.1", "172.32.0.1", "2001:db8::1"] {
-            assert!(!is_inside(outside.parse().expect("an address")), "{outside} is outside");
+        for outside in [
+            "203.0.113.1",
+            "8.8.8.8",
+            "100.128.0.1",
+            "172.32.0.1",
+            "2001:db8::1",
+        ] {
+            assert!(
+                !is_inside(outside.parse().expect("an address")),
+                "{outside} is outside"
+            );
         }
     }
 }

@@ -74,7 +74,11 @@ impl Flow {
 
     /// The agent's end, in terms of who began the flow.
     pub fn agent_side(&self) -> Side {
-        if self.is_outbound() { Side::Initiator } else { Side::Responder }
+        if self.is_outbound() {
+            Side::Initiator
+        } else {
+            Side::Responder
+        }
     }
 }
 

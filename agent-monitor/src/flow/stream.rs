@@ -60,22 +60,26 @@ impl Stream {
         while let Some((&offset, _)) = self.waiting.first_key_value() {
             if offset > self.next {
                 let cut = self.segment_end > self.next && offset == self.segment_end;
-                let full = self.waiting.len() > MAX_WAITING
-                    || self.waiting_bytes > MAX_WAITING_BYTES;
+                let full =
+                    self.waiting.len() > MAX_WAITING || self.waiting_bytes > MAX_WAITING_BYTES;
                 if !cut && !full {
                     return;
                 }
                 hand_on(Input::Skipped(offset - self.next));
                 self.next = offset;
             }
-            let Some((_, piece)) = self.waiting.pop_first() else { return };
+            let Some((_, piece)) = self.waiting.pop_first() else {
+                return;
+            };
             self.waiting_bytes -= piece.data.len();
             self.hand_on(offset, &piece, hand_on);
         }
     }
 
     fn hand_on(&mut self, offset: u32, piece: &Piece, hand_on: &mut impl FnMut(Input<'_>)) {
-        self.segment_end = self.segment_end.max(offset.saturating_add(piece.segment_left));
+        self.segment_end = self
+            .segment_end
+            .max(offset.saturating_add(piece.segment_left));
         if piece.data.is_empty() {
             let end = offset.saturating_add(piece.segment_left);
             if end > self.next {
@@ -88,7 +92,9 @@ impl Stream {
         let known = (self.next - offset) as usize;
         if let Some(new) = piece.data.get(known..).filter(|new| !new.is_empty()) {
             hand_on(Input::Bytes(new));
-            self.next = self.next.saturating_add(u32::try_from(new.len()).unwrap_or(u32::MAX));
+            self.next = self
+                .next
+                .saturating_add(u32::try_from(new.len()).unwrap_or(u32::MAX));
         }
     }
 }

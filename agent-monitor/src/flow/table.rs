@@ -73,13 +73,25 @@ impl Table {
     /// Takes a record about a flow and tells what it changed.
     pub fn apply(&mut self, record: &Record, mut changed: impl FnMut(&Flow, Change)) {
         match &record.body {
-            Body::Connect(connect) => self.connect(record, connect, Change::Attempted, &mut changed),
+            Body::Connect(connect) => {
+                self.connect(record, connect, Change::Attempted, &mut changed)
+            }
             Body::Send(send) => self.connect(record, send, Change::Sent, &mut changed),
-            Body::Established { flow, local, remote, outbound } => {
+            Body::Established {
+                flow,
+                local,
+                remote,
+                outbound,
+            } => {
                 self.established(record, *flow, (*local, *remote), *outbound, &mut changed);
             }
             Body::Head(head) => self.head(record, head, &mut changed),
-            Body::Segment { flow, way, offset, bytes } => {
+            Body::Segment {
+                flow,
+                way,
+                offset,
+                bytes,
+            } => {
                 let followed = self.entry(record, *flow);
                 let mut inputs = Vec::new();
                 followed.streams[index(*way)].size(*offset, *bytes, |input| {
@@ -92,13 +104,24 @@ impl Table {
                 }
             }
             Body::Burst(burst) => self.burst(record, burst, &mut changed),
-            Body::Closed { flow, local, remote, bytes, packets, failed } => {
+            Body::Closed {
+                flow,
+                local,
+                remote,
+                bytes,
+                packets,
+                failed,
+            } => {
                 let followed = self.entry(record, *flow);
                 followed.flow.local.get_or_insert(*local);
                 followed.flow.remote.get_or_insert(*remote);
                 followed.flow.bytes = *bytes;
                 followed.flow.packets = *packets;
-                let change = if *failed { Change::Failed } else { Change::Closed };
+                let change = if *failed {
+                    Change::Failed
+                } else {
+                    Change::Closed
+                };
                 changed(&followed.flow, change);
                 self.remove(*flow);
             }
@@ -140,7 +163,11 @@ impl Table {
         let flow = &mut followed.flow;
         flow.local = Some(local);
         flow.remote = Some(remote);
-        flow.direction = Some(if outbound { Direction::Outbound } else { Direction::Inbound });
+        flow.direction = Some(if outbound {
+            Direction::Outbound
+        } else {
+            Direction::Inbound
+        });
         flow.established = Some(record.time);
         flow.peer = peer;
         changed(flow, Change::Opened);
@@ -158,7 +185,8 @@ impl Table {
     fn head(&mut self, record: &Record, head: &Head, changed: &mut impl FnMut(&Flow, Change)) {
         if head.flags & HEAD_OF_LISTENER != 0 {
             if self.handshakes.len() < MAX_HANDSHAKES {
-                self.handshakes.insert((head.local, head.remote), head.data.clone());
+                self.handshakes
+                    .insert((head.local, head.remote), head.data.clone());
             }
             return;
         }
@@ -168,14 +196,26 @@ impl Table {
         if head.protocol == IPPROTO_UDP {
             followed.flow.transport = Transport::Udp;
         }
-        followed.take(head.way, head.offset, head.data.clone(), head.segment_left, changed);
+        followed.take(
+            head.way,
+            head.offset,
+            head.data.clone(),
+            head.segment_left,
+            changed,
+        );
         if !followed.steered
             && followed.parsers.len() == 1
             && followed.parsers[0].1.wants_segments()
         {
             followed.steered = true;
-            let control = FlowControl { head_cap: HEAD_CAP, flags: FLOW_SEGMENTS };
-            self.steering.push(Steering { flow: head.flow, control: Some(control) });
+            let control = FlowControl {
+                head_cap: HEAD_CAP,
+                flags: FLOW_SEGMENTS,
+            };
+            self.steering.push(Steering {
+                flow: head.flow,
+                control: Some(control),
+            });
         }
     }
 
@@ -200,23 +240,35 @@ impl Table {
         followed
     }
 
+    /// Drops the flows that were quiet longest: many at once, so that a flood of
+    /// new ones does not search the table for each.
     fn evict(&mut self) {
-        let oldest = self.flows.iter().min_by_key(|(_, followed)| followed.last).map(|(id, _)| *id);
-        if let Some(id) = oldest {
+        let mut ages: Vec<(u64, FlowId)> = self
+            .flows
+            .iter()
+            .map(|(id, followed)| (followed.last, *id))
+            .collect();
+        let (oldest, ..) = ages.select_nth_unstable(MAX_FLOWS / 16);
+        for (_, id) in &*oldest {
             self.evicted += 1;
-            self.remove(id);
+            self.remove(*id);
         }
     }
 
     fn remove(&mut self, id: FlowId) {
-        let Some(followed) = self.flows.remove(&id) else { return };
+        let Some(followed) = self.flows.remove(&id) else {
+            return;
+        };
         if let (Some(local), Some(remote)) = (followed.flow.local, followed.flow.remote)
             && self.ends.get(&(local, remote)) == Some(&id)
         {
             self.ends.remove(&(local, remote));
         }
         if followed.steered {
-            self.steering.push(Steering { flow: id, control: None });
+            self.steering.push(Steering {
+                flow: id,
+                control: None,
+            });
         }
     }
 }
@@ -242,7 +294,10 @@ impl Followed {
                 peer: None,
             },
             streams: [Stream::default(), Stream::default()],
-            parsers: PROTOCOLS.iter().map(|protocol| (protocol.name, (protocol.parser)())).collect(),
+            parsers: PROTOCOLS
+                .iter()
+                .map(|protocol| (protocol.name, (protocol.parser)()))
+                .collect(),
             last: record.time,
             steered: false,
         }
@@ -258,7 +313,9 @@ impl Followed {
         changed: &mut impl FnMut(&Flow, Change),
     ) {
         let mut stream = std::mem::take(&mut self.streams[index(way)]);
-        stream.bytes(offset, data, segment_left, |input| self.feed(way, input, changed));
+        stream.bytes(offset, data, segment_left, |input| {
+            self.feed(way, input, changed)
+        });
         self.streams[index(way)] = stream;
     }
 

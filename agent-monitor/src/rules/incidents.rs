@@ -69,7 +69,11 @@ impl Incidents {
     }
 
     fn close_quietest(&mut self) {
-        let quietest = self.open.iter().enumerate().min_by_key(|(_, open)| open.last_seen);
+        let quietest = self
+            .open
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, open)| open.last_seen);
         if let Some((place, _)) = quietest {
             self.open.swap_remove(place);
         }
@@ -104,8 +108,7 @@ impl Incident {
             self.about.iter().any(|known| match (known, subject) {
                 // Ancestors come without their start.
                 (Subject::Process(known), Subject::Process(process)) => {
-                    known.pid == process.pid
-                        && (process.start == 0 || known.start == process.start)
+                    known.pid == process.pid && (process.start == 0 || known.start == process.start)
                 }
                 (known, subject) => known == subject,
             })

@@ -129,6 +129,9 @@ impl<S: Sink> Driver<S> {
             .in_store(move |store| store.read_after(position, BATCH))
             .await?;
         if batch.is_empty() {
+            if self.unsettled.is_empty() {
+                self.clear_error();
+            }
             return Ok(self.wait().await);
         }
         self.deliver(&batch).await?;
@@ -162,11 +165,15 @@ impl<S: Sink> Driver<S> {
         self.sink.check()?;
         self.advance(last).await?;
         self.unsettled.drain(..due);
+        self.clear_error();
+        Ok(())
+    }
+
+    fn clear_error(&mut self) {
         if self.status.borrow().last_error.is_some() {
-            tracing::info!(sink = %self.name, "the sink delivers again");
+            tracing::info!(sink = %self.name, "the sink is well again");
             self.status.send_modify(|status| status.last_error = None);
         }
-        Ok(())
     }
 
     async fn advance(&mut self, to: Seq) -> Result<(), Failure> {
@@ -270,3 +277,6 @@ fn backoff(failures: u32) -> Duration {
         .min(BACKOFF_MAX);
     full.mul_f64(fastrand::f64().mul_add(0.5, 0.5))
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,9 +3,10 @@
 //! A batch is written and synced before the cursor moves. After a crash between
 //! the two the last batch is written again: its lines appear twice.
 //!
-//! A line that a crash, a power cut or a full disk left without its end is cut
-//! off when the file is next opened: the cursor is still before that alert, so
-//! it follows whole. Every line of the file is thus a whole alert.
+//! What a full disk took of a batch is taken back. A line that a crash or a power
+//! cut left without its end is cut off when the file is next opened: the cursor
+//! is still before that alert, so it follows whole. Every line of the file is
+//! thus a whole alert.
 //!
 //! The file is created with mode 0600 (alerts quote what agents did). When it is
 //! renamed or removed, as log rotation does, the next batch begins a new one.
@@ -46,7 +47,7 @@ impl Sink for FileSink {
             lines.push('\n');
         }
         let path = self.path.clone();
-        // On an error the file is dropped: opening it anew mends a partial line.
+        // On an error the file is dropped and opened anew.
         let file = self.file.take();
         let written = tokio::task::spawn_blocking(move || append(&path, file, lines.as_bytes()))
             .await
@@ -67,8 +68,14 @@ fn append(path: &Path, file: Option<File>, lines: &[u8]) -> io::Result<File> {
         Some(file) if is_still_at(path, &file) => file,
         _ => open(path)?,
     };
-    file.write_all(lines)?;
-    file.sync_data()?;
+    let before = file.metadata()?.len();
+    let written = file.write_all(lines).and_then(|()| file.sync_data());
+    if let Err(error) = written {
+        // The batch comes again whole. Where this fails too, opening anew mends the
+        // last line, and the lines before it are there twice.
+        let _ = file.set_len(before);
+        return Err(error);
+    }
     Ok(file)
 }
 

@@ -124,7 +124,8 @@ struct Inner {
 
 impl Store {
     /// Opens the database at `path`, and makes it (mode 0600) and its folder
-    /// (0700) when they do not exist.
+    /// (0700) when they do not exist. Reads all of it to check it: seconds for a
+    /// database near [`MAX_BYTES`].
     ///
     /// # Errors
     /// The file cannot be opened, is in use, or was written by a newer version.

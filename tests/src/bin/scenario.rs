@@ -4,9 +4,9 @@ use std::io::{BufRead, stdin};
 use std::time::Duration;
 
 use agent_monitor_tests::agent::Agent;
-use agent_monitor_tests::leftovers;
 use agent_monitor_tests::scenario::{SCENARIOS, find};
 use agent_monitor_tests::world::World;
+use agent_monitor_tests::{docker, leftovers};
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -85,7 +85,10 @@ fn main() -> Result<()> {
                 outcome.exchanged.exchanges, outcome.exchanged.bytes, outcome.remote
             );
         }
-        Command::Clean => leftovers::remove(),
+        Command::Clean => {
+            leftovers::remove();
+            docker::clean()?;
+        }
     }
     Ok(())
 }

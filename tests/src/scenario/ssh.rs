@@ -59,24 +59,19 @@ pub(super) fn reverse_by_config_file(agent: &Agent) -> Result<Outcome> {
 }
 
 pub(super) fn reverse_by_master(agent: &Agent) -> Result<Outcome> {
-    let socket = ["-S", "/tmp/master"];
+    let socket = ["-S", "/opt/rig/shared/master"];
     let master = [&["ssh"][..], &OPTIONS, &socket, &["-M", "-N", LOGIN]].concat();
-    let check = ["ssh", "-S", "/tmp/master", "-O", "check", LOGIN];
     let forward = [
-        "ssh",
-        "-S",
-        "/tmp/master",
-        "-O",
-        "forward",
-        "-R",
-        FORWARD,
-        LOGIN,
-    ];
+        &["ssh"][..],
+        &socket,
+        &["-O", "forward", "-R", FORWARD, LOGIN],
+    ]
+    .concat();
     tunnel(agent, 22, |_| {
         let master = agent.spawn(&master)?;
-        wait::until("the master", TIMEOUT, || {
-            Ok(agent.run(&check).is_ok().then_some(()))
-        })?;
+        // It makes its socket when it has logged in.
+        let exists = || Ok(agent.shared().join("master").exists().then_some(()));
+        explain(wait::until("the master's socket", TIMEOUT, exists), &master)?;
         agent.run(&forward)?;
         Ok(master)
     })

@@ -16,30 +16,29 @@ pub const SERIES: [&str; 2] = ["6.1", "6.12"];
 const PLACE: &str = "target/vm/kernels";
 
 /// Takes the newest kernel of the series from the package, and nothing else of
-/// it. The lists of packages may be missing on a fresh machine.
+/// it. On a fresh machine the lists of packages may be missing, on any other old.
 const FETCH: &str = r#"
 series=$1 final=$2
-newest() {
-    apt-cache search --names-only "^linux-image-$1\.[0-9].*-cloud-amd64\$" |
-        cut -d ' ' -f 1 | sort -V | tail -n 1
+download() {
+    package=$(apt-cache search --names-only \
+        "^linux-image-${series%.*}\.${series#*.}\.[0-9].*-cloud-amd64\$" |
+        cut -d ' ' -f 1 | sort -V | tail -n 1)
+    [ -n "$package" ] && apt-get -o APT::Sandbox::User=root download "$package"
 }
-package=$(newest "${series%.*}\.${series#*.}")
-if [ -z "$package" ]; then
-    apt-get -o DPkg::Lock::Timeout=600 update
-    package=$(newest "${series%.*}\.${series#*.}")
-fi
-if [ -z "$package" ]; then
-    echo "apt knows no linux-image-$series.*-cloud-amd64: add Debian 12 (bookworm and" \
-        "bookworm-security, amd64) to the apt sources"
-    exit 1
-fi
 partial=$final.partial
 trap 'exit 130' INT TERM
 trap 'rm -rf "$partial"' EXIT
 rm -rf "$partial"
 mkdir -p "$partial/package"
 cd "$partial"
-apt-get -o APT::Sandbox::User=root download "$package"
+if ! download; then
+    apt-get -o DPkg::Lock::Timeout=600 update
+    if ! download; then
+        echo "apt cannot bring linux-image-$series.*-cloud-amd64: add Debian 12 (bookworm" \
+            "and bookworm-security, amd64) to the apt sources"
+        exit 1
+    fi
+fi
 dpkg-deb --extract ./*.deb package
 cp package/boot/vmlinuz-* vmlinuz
 printf '%s' "${package#linux-image-}" > release

@@ -4,6 +4,7 @@
 mod apt;
 mod cargo;
 pub mod kernels;
+mod npm;
 pub mod requirements;
 mod rootfs;
 
@@ -11,7 +12,7 @@ use std::fs::{self, File};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use requirements::{EBPF, Requirement, TOOLS};
+use requirements::{EBPF, Requirement, TOOLS, VM};
 
 pub use self::cargo::cargo;
 use crate::root;
@@ -21,16 +22,40 @@ use crate::root;
 /// # Errors
 /// When something is missing and cannot be installed.
 pub fn run() -> Result<()> {
+    run_for_demo()?;
+    let _lock = lock()?;
+    bring(VM.iter())?;
+    kernels::fetch()?;
+    cargo::CARGO_DENY.install()
+}
+
+/// The same without what only checks need, and takes minutes to compile.
+///
+/// # Errors
+/// When something is missing and cannot be installed.
+pub fn run_for_demo() -> Result<()> {
     let began = Instant::now();
     let _lock = lock()?;
     // With the rustup way at hand Debian's compiler is not needed; once it is
     // there the build prefers it, and it needs its own linker.
     let debian_way = EBPF[0].is_met() || !requirements::has_rustup_way();
-    let missing: Vec<&Requirement> = TOOLS
-        .iter()
-        .chain(EBPF.iter().filter(|_| debian_way))
-        .filter(|requirement| !requirement.is_met())
-        .collect();
+    bring(TOOLS.iter().chain(EBPF.iter().filter(|_| debian_way)))?;
+    if debian_way {
+        cargo::BPF_LINKER.install()?;
+    }
+    cargo::fetch()?;
+    npm::install()?;
+    rootfs::make()?;
+    eprintln!(
+        "setup: everything is there ({:.1} s)",
+        began.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+/// Installs the packages of those that are not met.
+fn bring(wanted: impl Iterator<Item = &'static Requirement>) -> Result<()> {
+    let missing: Vec<&Requirement> = wanted.filter(|requirement| !requirement.is_met()).collect();
     apt::install(&missing)?;
     if let Some(still) = missing.iter().find(|requirement| !requirement.is_met()) {
         bail!(
@@ -39,17 +64,6 @@ pub fn run() -> Result<()> {
             still.shown_by
         );
     }
-    if debian_way {
-        cargo::BPF_LINKER.install()?;
-    }
-    cargo::CARGO_DENY.install()?;
-    cargo::fetch()?;
-    rootfs::make()?;
-    kernels::fetch()?;
-    eprintln!(
-        "setup: everything is there ({:.1} s)",
-        began.elapsed().as_secs_f64()
-    );
     Ok(())
 }
 

@@ -54,7 +54,7 @@ pub const EBPF: &[Requirement] = &[
     },
 ];
 
-/// Everything else. To add a tool, add a row.
+/// What the demo and the tests use. To add a tool, add a row.
 pub const TOOLS: &[Requirement] = &[
     Requirement {
         name: "C compiler",
@@ -65,7 +65,14 @@ pub const TOOLS: &[Requirement] = &[
     Requirement {
         name: "Docker",
         why: "runs agents in containers",
-        shown_by: &["docker", "dockerd", "containerd", "runc", "iptables"],
+        shown_by: &[
+            "docker",
+            "dockerd",
+            "docker-init",
+            "containerd",
+            "runc",
+            "iptables",
+        ],
         packages: &["docker.io", "containerd", "runc", "iptables"],
     },
     Requirement {
@@ -81,43 +88,41 @@ pub const TOOLS: &[Requirement] = &[
         packages: &["openssh-client", "openssh-server"],
     },
     Requirement {
-        name: "other SSH clients",
-        why: "reverse tunnels that are not OpenSSH's",
-        shown_by: &["autossh", "dbclient", "dropbear", "plink"],
-        packages: &["autossh", "dropbear-bin", "putty-tools"],
+        name: "OpenSSL",
+        why: "makes the certificates of test servers",
+        shown_by: &["openssl"],
+        packages: &["openssl"],
     },
     Requirement {
-        name: "Python with Paramiko",
-        why: "scripted agents and SSH from a library",
-        shown_by: &[
-            "/usr/bin/python3",
-            "/usr/lib/python3/dist-packages/paramiko",
-        ],
-        packages: &["python3", "python3-paramiko"],
+        name: "Git",
+        why: "keeps the repository that agents push to over SSH",
+        shown_by: &["git"],
+        packages: &["git"],
     },
     Requirement {
-        name: "proxies",
-        why: "tunnels through TLS and HTTP proxies",
-        shown_by: &["socat", "stunnel4", "tinyproxy"],
-        packages: &["socat", "stunnel4", "tinyproxy-bin"],
+        name: "Python",
+        why: "runs the servers that agents talk to",
+        shown_by: &["/usr/bin/python3"],
+        packages: &["python3"],
+    },
+    Requirement {
+        name: "Node.js",
+        why: "runs a mining pool that is not our own",
+        shown_by: &["node"],
+        packages: &["nodejs"],
+    },
+    // A row of its own: some bring Node.js without Debian's package, whose npm would replace it.
+    Requirement {
+        name: "npm",
+        why: "brings that mining pool's packages",
+        shown_by: &["npm"],
+        packages: &["npm"],
     },
     Requirement {
         name: "rsyslog",
         why: "receives forwarded alerts",
         shown_by: &["rsyslogd"],
         packages: &["rsyslog"],
-    },
-    Requirement {
-        name: "tshark",
-        why: "a second opinion on captured packets",
-        shown_by: &["tshark"],
-        packages: &["tshark"],
-    },
-    Requirement {
-        name: "bpftool",
-        why: "shows what is loaded in the kernel",
-        shown_by: &["bpftool"],
-        packages: &["bpftool"],
     },
     Requirement {
         name: "curl",
@@ -134,6 +139,10 @@ pub const TOOLS: &[Requirement] = &[
         ],
         packages: &["debootstrap", "debian-archive-keyring"],
     },
+];
+
+/// What boots stock kernels; only checks do.
+pub const VM: &[Requirement] = &[
     Requirement {
         name: "qemu",
         why: "boots stock kernels",
@@ -203,7 +212,7 @@ mod tests {
 
     #[test]
     fn every_requirement_says_how_it_is_shown_and_how_to_get_it() {
-        for requirement in EBPF.iter().chain(TOOLS) {
+        for requirement in EBPF.iter().chain(TOOLS).chain(VM) {
             assert!(!requirement.why.is_empty(), "{}", requirement.name);
             assert!(!requirement.shown_by.is_empty(), "{}", requirement.name);
             assert!(!requirement.packages.is_empty(), "{}", requirement.name);

@@ -144,6 +144,7 @@ fn expected(name: &str) -> (bool, bool) {
             "node-ssh2-R",
             "paramiko-R",
             "plink-R",
+            "dbclient-plain-R",
             "chacha20-M-R-late",
         ]
         .contains(&name);
@@ -247,8 +248,8 @@ fn no_split_of_the_encrypted_part_tells_of_a_forward_that_was_not() {
     // own client; record sizes here are all multiples of four.
     for (name, segments) in captures() {
         let expected = expected(&name);
-        for at in 0..segments.len() {
-            for cut in 1..segments[at].encrypted.min(800) {
+        for at in 0..segments.len().min(24) {
+            for cut in 1..segments[at].encrypted.min(160) {
                 if segments[at].side == Side::Responder && cut % 4 == 0 {
                     continue;
                 }
@@ -257,7 +258,8 @@ fn no_split_of_the_encrypted_part_tells_of_a_forward_that_was_not() {
                 let told = told(&split);
                 assert!(
                     (expected.0 || !told.0) && (expected.1 || !told.1),
-                    "{name} {at} {cut}"
+                    "{name} {at} {cut} {:?}",
+                    run(&split).0.last()
                 );
             }
         }
@@ -305,7 +307,7 @@ fn a_command_written_in_two_segments_is_no_forward() {
 #[test]
 fn a_slow_network_that_brings_the_servers_first_words_early_tells_the_same() {
     for (name, segments) in captures() {
-        // Where paramiko's sizes are all alike, an early word leaves it ambiguous.
+        // Where requests are all of one size, an early word leaves it ambiguous.
         if ["plink-R", "aes128-ctr-eam-R"].contains(&name.as_str()) || !expected(&name).0 {
             continue;
         }
@@ -448,7 +450,7 @@ fn any_input() -> impl Strategy<Value = (bool, Option<Vec<u8>>, u32)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn no_input_panics(after in 0..40usize, inputs in proptest::collection::vec(any_input(), 0..60)) {

@@ -1,0 +1,244 @@
+//! The driver in paused time: hours of backoff pass at once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::*;
+use crate::event::{Alert, Body, Confidence, Event, Severity, Timestamp};
+
+/// A receiver under a test's control, with a settling time of `SECONDS`.
+#[derive(Clone, Default)]
+struct Fake<const SECONDS: u64> {
+    /// It refuses deliveries.
+    down: Arc<AtomicBool>,
+    /// It takes deliveries, and then its connection ends.
+    breaks: Arc<AtomicBool>,
+    attempts: Arc<Mutex<Vec<Instant>>>,
+    received: Arc<Mutex<Vec<Seq>>>,
+}
+
+impl<const SECONDS: u64> Sink for Fake<SECONDS> {
+    const SETTLE: Duration = Duration::from_secs(SECONDS);
+
+    async fn deliver(&mut self, batch: &[Record]) -> Result<(), SinkError> {
+        self.attempts.lock().unwrap().push(Instant::now());
+        if self.down.load(Ordering::SeqCst) {
+            return Err(SinkError("it is down".into()));
+        }
+        self.received
+            .lock()
+            .unwrap()
+            .extend(batch.iter().map(|record| record.seq));
+        Ok(())
+    }
+
+    fn check(&mut self) -> Result<(), SinkError> {
+        if self.breaks.load(Ordering::SeqCst) {
+            Err(SinkError("it broke".into()))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+struct Running<const SECONDS: u64> {
+    _folder: TempDir,
+    fake: Fake<SECONDS>,
+    store: Store,
+    status: watch::Receiver<SinkStatus>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl<const SECONDS: u64> Running<SECONDS> {
+    fn start(fake: Fake<SECONDS>, alerts: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("store.db")).unwrap();
+        for n in 1..=alerts {
+            store.append(&alert(n)).unwrap();
+        }
+        let (sender, status) = watch::channel(SinkStatus {
+            name: "fake".into(),
+            ..SinkStatus::default()
+        });
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(run(fake.clone(), store.clone(), sender, stopped));
+        Self {
+            _folder: folder,
+            fake,
+            store,
+            status,
+            stop,
+            task,
+        }
+    }
+
+    async fn until(&mut self, what: impl FnMut(&SinkStatus) -> bool) -> SinkStatus {
+        let waited = timeout(Duration::from_secs(3600), self.status.wait_for(what)).await;
+        waited.expect("within an hour").unwrap().clone()
+    }
+
+    async fn finish(self) -> Duration {
+        let start = Instant::now();
+        self.stop.send_replace(true);
+        self.task.await.unwrap();
+        start.elapsed()
+    }
+
+    fn received(&self) -> Vec<Seq> {
+        self.fake.received.lock().unwrap().clone()
+    }
+}
+
+fn alert(n: u64) -> Event {
+    Event {
+        id: format!("alert-{n}").into(),
+        time: Timestamp(n),
+        node: "node".into(),
+        agent: None,
+        process: None,
+        body: Body::Alert(Arc::new(Alert {
+            incident: "i".into(),
+            revision: 1,
+            rule: "r",
+            title: "t",
+            severity: Severity::Low,
+            confidence: Confidence::Low,
+            attack: &[],
+            summary: String::new(),
+            evidence: Vec::new(),
+            events: Vec::new(),
+            count: 1,
+            first_seen: Timestamp(n),
+            last_seen: Timestamp(n),
+            coverage: "complete".into(),
+        })),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn delivers_the_backlog_and_what_comes_later_once_and_in_order() {
+    let mut running = Running::start(Fake::<0>::default(), 600);
+    running.until(|status| status.cursor == 600).await;
+    let store = running.store.clone();
+    tokio::task::spawn_blocking(move || store.append(&alert(601)))
+        .await
+        .unwrap()
+        .unwrap();
+    let status = running.until(|status| status.cursor == 601).await;
+    assert_eq!((status.retries, status.last_error), (0, None));
+    assert_eq!(running.received(), (1..=601).collect::<Vec<_>>());
+    assert_eq!(running.store.cursor("fake").unwrap(), 601);
+    running.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_is_down_is_tried_ever_less_often_and_then_gets_everything() {
+    let fake = Fake::<0>::default();
+    fake.down.store(true, Ordering::SeqCst);
+    let mut running = Running::start(fake, 10);
+    let status = running.until(|status| status.retries == 15).await;
+    assert_eq!(status.last_error.as_deref(), Some("it is down"));
+    assert_eq!(running.store.cursor("fake").unwrap(), 0);
+    running.fake.down.store(false, Ordering::SeqCst);
+    let status = running.until(|status| status.cursor == 10).await;
+    running.until(|status| status.last_error.is_none()).await;
+    assert_eq!(status.retries, 15);
+    assert_eq!(running.received(), (1..=10).collect::<Vec<_>>());
+    let attempts = running.fake.attempts.lock().unwrap().clone();
+    for (failures, pair) in (0..).zip(attempts.windows(2)) {
+        let full = (BACKOFF_MIN * 2_u32.pow(failures)).min(BACKOFF_MAX);
+        let wait = pair[1] - pair[0];
+        // The timer's grain is a millisecond.
+        let longest = full + Duration::from_millis(2);
+        assert!(
+            wait >= full / 2 && wait <= longest,
+            "{failures}: {wait:?} of {full:?}"
+        );
+    }
+    running.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cursor_waits_for_deliveries_to_settle() {
+    let mut running = Running::start(Fake::<5>::default(), 3);
+    let start = Instant::now();
+    running.until(|status| status.cursor == 3).await;
+    assert!(
+        start.elapsed() >= Duration::from_secs(5),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(running.received(), [1, 2, 3]);
+    running.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_had_not_settled_when_a_connection_ended_is_delivered_again() {
+    let fake = Fake::<5>::default();
+    fake.breaks.store(true, Ordering::SeqCst);
+    let mut running = Running::start(fake, 3);
+    running.until(|status| status.retries == 2).await;
+    running.fake.breaks.store(false, Ordering::SeqCst);
+    let status = running.until(|status| status.cursor == 3).await;
+    assert_eq!(running.received(), [1, 2, 3, 1, 2, 3, 1, 2, 3]);
+    assert_eq!(status.unconfirmed, 0);
+    running.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_always_breaks_off_gets_each_alert_a_bounded_number_of_times() {
+    let fake = Fake::<5>::default();
+    fake.breaks.store(true, Ordering::SeqCst);
+    let mut running = Running::start(fake, 3);
+    let status = running.until(|status| status.unconfirmed > 0).await;
+    assert_eq!((status.unconfirmed, status.cursor), (3, 3));
+    assert_eq!(running.received().len(), 3 * MAX_UNSETTLED as usize);
+    running.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_before_a_delivery_do_not_count_toward_giving_up() {
+    let fake = Fake::<5>::default();
+    fake.down.store(true, Ordering::SeqCst);
+    let mut running = Running::start(fake, 3);
+    let status = running
+        .until(|status| status.retries == 3 * u64::from(MAX_UNSETTLED))
+        .await;
+    assert_eq!((status.unconfirmed, status.cursor), (0, 0));
+    assert!(running.finish().await <= DRAIN);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stops_at_once_when_idle_or_failing_and_after_delivering_what_is_stored() {
+    let running = Running::start(Fake::<0>::default(), 1_000);
+    let (fake, store) = (running.fake.clone(), running.store.clone());
+    assert!(running.finish().await < DRAIN);
+    assert_eq!(fake.received.lock().unwrap().len(), 1_000);
+    assert_eq!(store.cursor("fake").unwrap(), 1_000);
+}
+
+/// Takes a delivery and never answers.
+struct Stuck;
+
+impl Sink for Stuck {
+    async fn deliver(&mut self, _: &[Record]) -> Result<(), SinkError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_hangs_does_not_hold_up_the_stop_for_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("store.db")).unwrap();
+    store.append(&alert(1)).unwrap();
+    let (status, _) = watch::channel(SinkStatus::default());
+    let (stop, stopped) = watch::channel(false);
+    let task = tokio::spawn(run(Stuck, store, status, stopped));
+    drop(stop);
+    timeout(DRAIN * 2, task).await.expect("it stops").unwrap();
+}

@@ -1,0 +1,390 @@
+//! The store through crashes, corrupt files, other versions and a full disk.
+//! `a_full_disk…` mounts a tmpfs: needs root.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use agent_monitor::event::{Body, Event, Gap, Timestamp};
+use agent_monitor::store::{KEEP, MAX_ROWS, Store, StoreError};
+use common::{EPOCH_NS, SmallDisk, alert, alert_saying, id, id_of};
+use tempfile::TempDir;
+
+const CHILD_STORE: &str = "AGENT_MONITOR_TEST_STORE";
+
+fn temporary() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("deeper/store.db");
+    (folder, path)
+}
+
+fn open(path: &Path) -> Store {
+    Store::open(path).expect("the store opens")
+}
+
+fn ids(store: &Store) -> Vec<String> {
+    let records = store
+        .read_after(0, u32::MAX)
+        .expect("the store can be read");
+    records
+        .iter()
+        .map(|record| id_of(&record.json).expect("every alert has an id"))
+        .collect()
+}
+
+/// What lies beside the database and has `part` in its name.
+fn beside(path: &Path, part: &str) -> Vec<PathBuf> {
+    let folder = path.parent().expect("the store is in a folder");
+    let entries = folder.read_dir().expect("the folder can be read");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths
+        .filter(|path| path.to_string_lossy().contains(part))
+        .collect()
+}
+
+#[test]
+fn alerts_are_numbered_in_order_and_read_back_whole() {
+    let (_folder, path) = temporary();
+    let store = open(&path);
+    assert_eq!(store.latest(), 0);
+    let watch = store.watch();
+    for n in 1..=3 {
+        assert_eq!(store.append(&alert(n)).unwrap(), i64::try_from(n).unwrap());
+    }
+    assert_eq!((store.latest(), *watch.borrow()), (3, 3));
+    let records = store.read_after(1, 1).unwrap();
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0].seq, 2);
+    assert_eq!(records[0].json, serde_json::to_string(&alert(2)).unwrap());
+    drop(store);
+    assert_eq!(ids(&open(&path)), [id(1), id(2), id(3)]);
+}
+
+#[test]
+fn files_are_for_their_owner_alone() {
+    let (_folder, path) = temporary();
+    let store = open(&path);
+    store.append(&alert(1)).unwrap();
+    let files = beside(&path, "store.db");
+    assert!(
+        files.len() >= 3,
+        "the database, its WAL and its lock: {files:?}"
+    );
+    for file in files {
+        assert_eq!(
+            file.metadata().unwrap().permissions().mode() & 0o777,
+            0o600,
+            "{}",
+            file.display()
+        );
+    }
+}
+
+#[test]
+fn an_alert_stored_again_keeps_its_number_and_another_cannot_take_its_id() {
+    let (_folder, path) = temporary();
+    let store = open(&path);
+    store.append(&alert(1)).unwrap();
+    assert_eq!(store.append(&alert(1)).unwrap(), 1);
+    let error = store
+        .append(&alert_saying(1, "other", "other"))
+        .unwrap_err();
+    assert!(matches!(error, StoreError::IdTaken(_)), "{error}");
+    assert_eq!(store.append(&alert(2)).unwrap(), 2, "no number is skipped");
+}
+
+#[test]
+fn refuses_events_that_are_no_alerts() {
+    let (_folder, path) = temporary();
+    let gap = Gap {
+        reason: "start".into(),
+        from: Timestamp(1),
+        to: Timestamp(2),
+    };
+    let event = Event {
+        body: Body::Gap(gap),
+        ..alert(1)
+    };
+    let error = open(&path).append(&event).unwrap_err();
+    assert!(matches!(error, StoreError::NotAnAlert("gap")), "{error}");
+}
+
+#[test]
+fn cursors_survive_and_never_move_back() {
+    let (_folder, path) = temporary();
+    let store = open(&path);
+    assert_eq!(store.cursor("a").unwrap(), 0);
+    store.advance("a", 5).unwrap();
+    store.advance("a", 3).unwrap();
+    drop(store);
+    let store = open(&path);
+    assert_eq!(
+        (store.cursor("a").unwrap(), store.cursor("b").unwrap()),
+        (5, 0)
+    );
+}
+
+/// The child of the next test: appends until it is killed, and says which
+/// appends have returned.
+#[test]
+#[ignore = "run by everything_whose_append_returned_survives_a_kill"]
+fn child_appends_for_ever() {
+    let store = open(Path::new(
+        &std::env::var_os(CHILD_STORE).expect("run by its parent"),
+    ));
+    let first = u64::try_from(store.latest()).unwrap() + 1;
+    let mut out = std::io::stdout().lock();
+    for n in first..first + 1_000_000 {
+        store.append(&alert(n)).expect("the append succeeds");
+        writeln!(out, "appended {}", id(n)).expect("the parent listens");
+    }
+}
+
+#[test]
+fn everything_whose_append_returned_survives_a_kill() {
+    let (_folder, path) = temporary();
+    let mut appended = BTreeSet::new();
+    for round in 1..=5 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "child_appends_for_ever",
+                "--ignored",
+                "--nocapture",
+            ])
+            .env(CHILD_STORE, &path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap())
+            .lines()
+            .map_while(Result::ok);
+        let said = |line: String| line.strip_prefix("appended ").map(str::to_owned);
+        appended.extend(lines.by_ref().filter_map(said).take(20 * round));
+        child.kill().unwrap();
+        // What it had said by the time it died.
+        appended.extend(lines.filter_map(said));
+        child.wait().unwrap();
+        let stored: BTreeSet<String> = ids(&open(&path)).into_iter().collect();
+        assert!(
+            appended.is_subset(&stored),
+            "round {round}: {:?}",
+            appended.difference(&stored)
+        );
+    }
+    assert!(appended.len() >= 300, "{} appends", appended.len());
+    assert_eq!(beside(&path, "corrupt"), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_file_that_is_no_database_is_moved_aside() {
+    let (_folder, path) = temporary();
+    std::fs::create_dir(path.parent().unwrap()).unwrap();
+    let garbage = vec![b'x'; 20_000];
+    std::fs::write(&path, &garbage).unwrap();
+    let store = open(&path);
+    assert_eq!(store.append(&alert(1)).unwrap(), 1);
+    let aside = beside(&path, ".corrupt-");
+    assert_eq!(aside.len(), 1, "{aside:?}");
+    assert_eq!(std::fs::read(&aside[0]).unwrap(), garbage);
+}
+
+#[test]
+fn a_database_with_a_damaged_page_is_moved_aside() {
+    let (_folder, path) = temporary();
+    let store = open(&path);
+    for n in 1..=200 {
+        store.append(&alert(n)).unwrap();
+    }
+    drop(store);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2 / 4096 * 4096;
+    bytes[middle..middle + 4096].fill(0xa5);
+    std::fs::write(&path, bytes).unwrap();
+    let store = open(&path);
+    assert_eq!(ids(&store), Vec::<String>::new());
+    assert_eq!(store.append(&alert(201)).unwrap(), 1);
+    assert_eq!(beside(&path, ".corrupt-").len(), 1);
+    drop(store);
+    assert_eq!(ids(&open(&path)), [id(201)], "the new one is sound");
+}
+
+/// `quick_check` would let this through.
+#[test]
+fn a_database_whose_index_disagrees_with_its_table_is_moved_aside() {
+    let (_folder, path) = temporary();
+    let store = open(&path);
+    store.append(&alert(1)).unwrap();
+    drop(store);
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    let sql = "SELECT rootpage FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'alerts'";
+    let page: u32 = connection.query_row(sql, [], |row| row.get(0)).unwrap();
+    let page = page as usize;
+    drop(connection);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let index = &mut bytes[(page - 1) * 4096..page * 4096];
+    let at = memchr::memmem::find(index, id(1).as_bytes()).expect("the id is in the index");
+    index[at] = b'b';
+    std::fs::write(&path, bytes).unwrap();
+    let store = open(&path);
+    assert_eq!(beside(&path, ".corrupt-").len(), 1);
+    assert_eq!(store.latest(), 0);
+}
+
+#[test]
+fn a_newer_database_is_refused_and_left_as_it_is() {
+    let (_folder, path) = temporary();
+    open(&path).append(&alert(1)).unwrap();
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.pragma_update(None, "user_version", 7).unwrap();
+    drop(connection);
+    let before = std::fs::read(&path).unwrap();
+    let error = Store::open(&path).err().expect("it is refused");
+    assert!(
+        matches!(
+            error,
+            StoreError::Newer {
+                found: 7,
+                known: 1,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert!(error.to_string().contains("store.db"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    assert_eq!(beside(&path, ".corrupt-"), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_store_in_use_is_refused() {
+    let (_folder, path) = temporary();
+    let store = open(&path);
+    let error = Store::open(&path).err().expect("it is refused");
+    assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+    drop(store);
+    open(&path);
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_named() {
+    let error = Store::open(Path::new("/proc/agent-monitor/store.db"))
+        .err()
+        .expect("it fails");
+    assert!(error.to_string().contains("/proc/agent-monitor"), "{error}");
+}
+
+#[test]
+fn a_full_disk_fails_appends_until_there_is_space_again() {
+    let disk = SmallDisk::mount();
+    let ballast = disk.path().join("ballast");
+    std::fs::write(&ballast, vec![0; 256 * 1024]).unwrap();
+    let store = open(&disk.path().join("store.db"));
+    let summary = "s".repeat(8 * 1024);
+    let append = |n| store.append(&alert_saying(n, "a", &summary));
+    let mut stored = Vec::new();
+    let mut failed = 0;
+    for n in 1..=200 {
+        match append(n) {
+            Ok(_) => stored.push(id(n)),
+            Err(error) => {
+                assert!(matches!(error, StoreError::Sql(_)), "{error}");
+                failed += 1;
+            }
+        }
+    }
+    assert!(
+        !stored.is_empty() && failed > 0,
+        "{} stored, {failed} failed",
+        stored.len()
+    );
+    assert_eq!(ids(&store), stored, "nothing of a failed append remains");
+    let latest = store.latest();
+    std::fs::remove_file(ballast).unwrap();
+    assert_eq!(
+        append(201).unwrap(),
+        latest + 1,
+        "no number is lost to a failed append"
+    );
+    stored.push(id(201));
+    drop(store);
+    assert_eq!(ids(&open(&disk.path().join("store.db"))), stored);
+}
+
+fn days_after_epoch(days: u64) -> Timestamp {
+    Timestamp(EPOCH_NS + days * 24 * 3600 * 1_000_000_000)
+}
+
+#[test]
+fn prune_keeps_what_is_young_and_what_a_sink_has_not_delivered() {
+    let (_folder, path) = temporary();
+    let store = open(&path);
+    for n in 1..=10 {
+        store.append(&alert(n)).unwrap();
+    }
+    store
+        .append(&Event {
+            time: days_after_epoch(20),
+            ..alert(11)
+        })
+        .unwrap();
+    let keep = KEEP.as_secs() / 86_400;
+    let sinks = ["fast".to_owned(), "slow".to_owned()];
+    store.advance("fast", 11).unwrap();
+    store.advance("slow", 4).unwrap();
+    store.advance("removed", 1).unwrap();
+    assert_eq!(
+        store.prune(&sinks, days_after_epoch(keep - 1)).unwrap(),
+        0,
+        "all are young"
+    );
+    assert_eq!(
+        store.prune(&sinks, days_after_epoch(keep + 1)).unwrap(),
+        4,
+        "slow has 4"
+    );
+    store.advance("slow", 11).unwrap();
+    assert_eq!(
+        store.prune(&sinks, days_after_epoch(keep + 1)).unwrap(),
+        6,
+        "11 is young"
+    );
+    assert_eq!(ids(&store), [id(11)]);
+    assert_eq!(store.prune(&[], days_after_epoch(keep + 21)).unwrap(), 1);
+    drop(store);
+    let store = open(&path);
+    assert_eq!(store.latest(), 11);
+    assert_eq!(
+        store.append(&alert(12)).unwrap(),
+        12,
+        "numbers are not used again"
+    );
+}
+
+#[test]
+fn prune_bounds_the_number_of_delivered_alerts() {
+    let (_folder, path) = temporary();
+    open(&path);
+    let rows = MAX_ROWS + 2_500;
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection
+        .execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+             INSERT INTO alerts (id, time_ns, incident, revision, rule, severity, json)
+             SELECT 'id-' || i, ?2, 'x', 1, 'r', 'low', '{}' FROM n",
+            rusqlite::params![rows, i64::try_from(EPOCH_NS).unwrap()],
+        )
+        .unwrap();
+    drop(connection);
+    let store = open(&path);
+    let now = days_after_epoch(1);
+    let sinks = ["a".to_owned()];
+    assert_eq!(store.prune(&sinks, now).unwrap(), 0, "nothing is delivered");
+    store.advance("a", rows).unwrap();
+    assert_eq!(store.prune(&sinks, now).unwrap(), 2_500);
+    assert_eq!(store.read_after(0, 1).unwrap()[0].seq, 2_501);
+}

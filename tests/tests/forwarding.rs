@@ -1,0 +1,184 @@
+//! Alerts on their way out: a file and a real rsyslog (Debian's package `rsyslog`)
+//! get exactly what `tail` shows, whoever dies on the way. Needs root.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_monitor_tests::agent::Agent;
+use agent_monitor_tests::monitor::{Monitor, Site};
+use agent_monitor_tests::scenario::find;
+use agent_monitor_tests::wait;
+use agent_monitor_tests::world::World;
+use serde_json::Value;
+
+/// Several times what a loaded machine needs, backoff and settling included.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// rsyslogd on a port of its own, which writes the message of every line it gets.
+struct Rsyslog {
+    folder: PathBuf,
+    port: u16,
+    child: Option<Child>,
+}
+
+impl Rsyslog {
+    fn start(folder: &Path) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut rsyslog = Self {
+            folder: folder.to_owned(),
+            port: listener.local_addr().unwrap().port(),
+            child: None,
+        };
+        drop(listener);
+        rsyslog.run();
+        rsyslog
+    }
+
+    fn run(&mut self) {
+        let (folder, port) = (self.folder.display(), self.port);
+        let config = self.folder.join("rsyslog.conf");
+        let text = format!(
+            "$MaxMessageSize 256k\n\
+             global(workDirectory=\"{folder}\")\n\
+             module(load=\"imtcp\")\n\
+             input(type=\"imtcp\" address=\"127.0.0.1\" port=\"{port}\")\n\
+             template(name=\"out\" type=\"string\" string=\"%msg%\\n\")\n\
+             action(type=\"omfile\" file=\"{folder}/messages\" template=\"out\")\n"
+        );
+        fs::write(&config, text).unwrap();
+        let child = Command::new("/usr/sbin/rsyslogd")
+            .arg("-n")
+            .arg("-f")
+            .arg(&config)
+            .arg("-i")
+            .arg(self.folder.join("rsyslog.pid"))
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("this test runs rsyslogd: install the package rsyslog");
+        self.child = Some(child);
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        // Its pid may be another's by now.
+        let _ = fs::remove_file(self.folder.join("rsyslog.pid"));
+    }
+}
+
+impl Drop for Rsyslog {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The whole lines of a file of JSON objects.
+fn lines(file: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    whole
+        .lines()
+        .map(|line| serde_json::from_str(line).expect(line))
+        .collect()
+}
+
+/// Waits until a file holds as many alerts as `expected`, and these.
+fn holds(file: &Path, expected: &[Value]) {
+    let arrived = wait::until("the alerts", LIMIT, || {
+        Ok((lines(file).len() >= expected.len()).then_some(()))
+    });
+    let found = lines(file);
+    assert!(
+        arrived.is_ok(),
+        "{} of {}: {found:#?}",
+        found.len(),
+        expected.len()
+    );
+    assert_eq!(found, expected, "{}", file.display());
+}
+
+/// Waits until a sink knows that everything has been delivered.
+fn caught_up(monitor: &Monitor, sink: &str) {
+    wait::until(&format!("{sink} to settle"), LIMIT, || {
+        let status = monitor.status()?;
+        let sinks = status["sinks"].as_array().cloned().unwrap_or_default();
+        let done = sinks.iter().any(|it| it["name"] == sink && it["lag"] == 0);
+        Ok(done.then_some(()))
+    })
+    .unwrap();
+}
+
+/// Has the agent mine; gives the alerts of this daemon so far.
+fn mine(monitor: &Monitor, agent: &Agent) -> Vec<Value> {
+    let before = monitor.alerts().len();
+    (find("stratum_monero").unwrap().run)(agent).unwrap();
+    monitor.catch_up(agent).unwrap();
+    let alerts = monitor.alerts();
+    assert_eq!(alerts.len(), before + 2, "{alerts:#?}");
+    alerts
+}
+
+#[test]
+fn a_file_and_rsyslog_get_what_tail_shows_though_rsyslog_and_the_daemon_are_killed() {
+    let world = World::new("forwarding").unwrap();
+    let agent = Agent::cgroup(&world, "agent").unwrap();
+    let site = Arc::new(Site::new().unwrap());
+    let mut rsyslog = Rsyslog::start(site.dir());
+    let file = site.dir().join("alerts.ndjson");
+    let messages = site.dir().join("messages");
+    let sinks = format!(
+        "[[sink]]\nname = \"archive\"\nkind = \"file\"\npath = \"{}\"\n\
+         [[sink]]\nname = \"siem\"\nkind = \"syslog\"\naddress = \"127.0.0.1:{}\"\n",
+        file.display(),
+        rsyslog.port
+    );
+    let start = || Monitor::start_at(&site, &[&agent.selector()], &sinks).unwrap();
+
+    let monitor = start();
+    let alerts = mine(&monitor, &agent);
+    holds(&file, &alerts);
+    holds(&messages, &alerts);
+    caught_up(&monitor, "siem");
+
+    // While rsyslog is down, it falls behind, and nothing else does.
+    rsyslog.kill();
+    let alerts = mine(&monitor, &agent);
+    holds(&file, &alerts);
+    assert_eq!(lines(&messages).len(), 2);
+    rsyslog.run();
+    holds(&messages, &alerts);
+    caught_up(&monitor, "siem");
+
+    // The daemon dies with alerts that rsyslog has not got.
+    rsyslog.kill();
+    let alerts = mine(&monitor, &agent);
+    holds(&file, &alerts);
+    caught_up(&monitor, "archive");
+    let before = monitor.kill().unwrap();
+    let mut all: Vec<_> = before
+        .into_iter()
+        .filter(|it| it["kind"] == "alert")
+        .collect();
+    assert_eq!(all, alerts);
+    assert_eq!(lines(&messages).len(), 4);
+
+    let monitor = start();
+    rsyslog.run();
+    holds(&messages, &all);
+    all.extend(mine(&monitor, &agent));
+    assert_eq!(all.len(), 8);
+    holds(&file, &all);
+    holds(&messages, &all);
+    let mut ids: Vec<_> = all.iter().map(|it| it["id"].to_string()).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 8);
+    monitor.stop().unwrap();
+    assert_eq!(lines(&file), all);
+}
