@@ -4,6 +4,7 @@ mod demo;
 mod setup;
 mod step;
 mod test;
+mod vm;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -20,6 +21,8 @@ enum Task {
     Demo(demo::Options),
     /// Set up, then run every check and test of the workspace.
     Test(test::Options),
+    /// Set up, then try the same binary on stock kernels in emulated machines.
+    Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
@@ -27,6 +30,7 @@ fn main() -> ExitCode {
         Task::Setup => setup::run(),
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
+        Task::Vm(options) => vm::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -152,6 +152,7 @@ fn plan(options: &Options) -> Vec<Step> {
             &["--mutate", "mining-pool-protocol"],
         ));
     }
+    steps.push(step("stock kernels", &["xtask", "vm"]));
     steps
 }
 

@@ -110,8 +110,8 @@ fn connect(ctx: &SockAddrContext, remote: Remote) {
             socket.flow
         }
         // A socket that was made before the watch began, or elsewhere.
-        // SAFETY: the hook's context.
         None => FlowId {
+            // SAFETY: the hook's context.
             cookie: unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) },
             generation: 0,
         },

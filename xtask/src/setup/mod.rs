@@ -3,6 +3,7 @@
 
 mod apt;
 mod cargo;
+pub mod kernels;
 mod npm;
 pub mod requirements;
 mod rootfs;
@@ -11,7 +12,7 @@ use std::fs::{self, File};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use requirements::{EBPF, Requirement, TOOLS};
+use requirements::{EBPF, Requirement, TOOLS, VM};
 
 pub use self::cargo::cargo;
 use crate::root;
@@ -23,6 +24,8 @@ use crate::root;
 pub fn run() -> Result<()> {
     run_for_demo()?;
     let _lock = lock()?;
+    bring(VM.iter())?;
+    kernels::fetch()?;
     cargo::CARGO_DENY.install()
 }
 
@@ -36,19 +39,7 @@ pub fn run_for_demo() -> Result<()> {
     // With the rustup way at hand Debian's compiler is not needed; once it is
     // there the build prefers it, and it needs its own linker.
     let debian_way = EBPF[0].is_met() || !requirements::has_rustup_way();
-    let missing: Vec<&Requirement> = TOOLS
-        .iter()
-        .chain(EBPF.iter().filter(|_| debian_way))
-        .filter(|requirement| !requirement.is_met())
-        .collect();
-    apt::install(&missing)?;
-    if let Some(still) = missing.iter().find(|requirement| !requirement.is_met()) {
-        bail!(
-            "{} was installed, but one of {:?} is still not there",
-            still.name,
-            still.shown_by
-        );
-    }
+    bring(TOOLS.iter().chain(EBPF.iter().filter(|_| debian_way)))?;
     if debian_way {
         cargo::BPF_LINKER.install()?;
     }
@@ -59,6 +50,20 @@ pub fn run_for_demo() -> Result<()> {
         "setup: everything is there ({:.1} s)",
         began.elapsed().as_secs_f64()
     );
+    Ok(())
+}
+
+/// Installs the packages of those that are not met.
+fn bring(wanted: impl Iterator<Item = &'static Requirement>) -> Result<()> {
+    let missing: Vec<&Requirement> = wanted.filter(|requirement| !requirement.is_met()).collect();
+    apt::install(&missing)?;
+    if let Some(still) = missing.iter().find(|requirement| !requirement.is_met()) {
+        bail!(
+            "{} was installed, but one of {:?} is still not there",
+            still.name,
+            still.shown_by
+        );
+    }
     Ok(())
 }
 

@@ -54,7 +54,7 @@ pub const EBPF: &[Requirement] = &[
     },
 ];
 
-/// Everything else. To add a tool, add a row.
+/// What the demo and the tests use. To add a tool, add a row.
 pub const TOOLS: &[Requirement] = &[
     Requirement {
         name: "C compiler",
@@ -147,6 +147,28 @@ pub const TOOLS: &[Requirement] = &[
     },
 ];
 
+/// What boots stock kernels; only checks do.
+pub const VM: &[Requirement] = &[
+    Requirement {
+        name: "qemu",
+        why: "boots stock kernels",
+        shown_by: &["qemu-system-x86_64"],
+        packages: &["qemu-system-x86"],
+    },
+    Requirement {
+        name: "static busybox",
+        why: "is the user space of the machines that boot stock kernels",
+        shown_by: &["busybox"],
+        packages: &["busybox-static"],
+    },
+    Requirement {
+        name: "cpio",
+        why: "packs what those machines boot into",
+        shown_by: &["cpio"],
+        packages: &["cpio"],
+    },
+];
+
 impl Requirement {
     /// Whether everything that shows it exists. Looks at files only.
     pub fn is_met(&self) -> bool {
@@ -196,7 +218,7 @@ mod tests {
 
     #[test]
     fn every_requirement_says_how_it_is_shown_and_how_to_get_it() {
-        for requirement in EBPF.iter().chain(TOOLS) {
+        for requirement in EBPF.iter().chain(TOOLS).chain(VM) {
             assert!(!requirement.why.is_empty(), "{}", requirement.name);
             assert!(!requirement.shown_by.is_empty(), "{}", requirement.name);
             assert!(!requirement.packages.is_empty(), "{}", requirement.name);
