@@ -42,3 +42,9 @@ pub const BURST_QUIET_NS: u64 = 20_000_000;
 
 /// Length of the window in which an agent's quotas are counted.
 pub const QUOTA_WINDOW_NS: u64 = 1_000_000_000;
+
+/// User space is woken at most this often.
+pub const WAKE_EVERY_NS: u64 = 1_000_000;
+/// For how long after taking a record user space looks for more by itself. It
+/// is more than [`WAKE_EVERY_NS`], so that no record waits for the next wake.
+pub const LINGER_NS: u64 = 10_000_000;

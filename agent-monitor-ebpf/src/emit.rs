@@ -1,12 +1,13 @@
 //! The way up: quota, reservation, submission, and the count of what was lost.
 
 use agent_monitor_common::event::Header;
-use agent_monitor_common::limits::QUOTA_WINDOW_NS;
+use agent_monitor_common::limits::{QUOTA_WINDOW_NS, WAKE_EVERY_NS};
 use agent_monitor_common::policy::{AgentState, Class, LossReason};
+use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::maps::RingBuf;
 
 use crate::atomic;
-use crate::maps::{AGENTS, SETTINGS};
+use crate::maps::{AGENTS, SETTINGS, WOKEN};
 
 /// Adds one to a counter of a map value.
 #[inline(always)]
@@ -73,6 +74,26 @@ pub fn allowed(agent: u64, class: Class, now: u64) -> bool {
     false
 }
 
+/// Whether to wake user space for a record: at most once in [`WAKE_EVERY_NS`].
+/// Waking interrupts this CPU and often lets the reader run at once, in the
+/// middle of the agent's system call; after being woken the reader looks again
+/// by itself for longer than the time in which nobody wakes it.
+#[inline(always)]
+pub fn wake(now: u64) -> u64 {
+    let Some(woken) = WOKEN.get_ptr_mut(0) else {
+        return u64::from(BPF_RB_FORCE_WAKEUP);
+    };
+    // SAFETY: a map value, valid while the program runs. Two CPUs that read the
+    // same old time both wake, which is one time too many.
+    unsafe {
+        if now.wrapping_sub(woken.read_volatile()) < WAKE_EVERY_NS {
+            return u64::from(BPF_RB_NO_WAKEUP);
+        }
+        woken.write_volatile(now);
+    }
+    u64::from(BPF_RB_FORCE_WAKEUP)
+}
+
 /// Reserves a record in `ring`, lets `fill` write every byte of it, and sends it.
 /// `T` starts with a [`Header`]; `fill` gets the place and says whether to send.
 #[inline(always)]
@@ -91,7 +112,7 @@ pub fn record<T: 'static>(
         return;
     };
     if fill(entry.as_mut_ptr()) {
-        entry.submit(0);
+        entry.submit(wake(now));
     } else {
         entry.discard(0);
         lose(agent, class, LossReason::Kernel);

@@ -9,7 +9,7 @@ use agent_monitor_common::policy::{AgentState, FlowControl, Nursery, Offsets, Se
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{HashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 
 use crate::sock::Sock;
 
@@ -35,6 +35,11 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_RING_BYTES, 0);
 /// Heads, bursts and segment sizes. Written here, read by user space.
 #[map]
 pub static PAYLOAD: RingBuf = RingBuf::with_byte_size(PAYLOAD_RING_BYTES, 0);
+
+/// When user space was last woken for a record in either ring, nanoseconds
+/// since boot. Written here.
+#[map]
+pub static WOKEN: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Cgroup id → agent. Written by user space for agents it chose, here for
 /// cgroups born inside them or looking like a container.

@@ -76,7 +76,7 @@ pub fn exec(ctx: &BtfTracePointContext) -> i32 {
             (&raw const EVENTS).cast_mut().cast(),
             (&raw mut *scratch).cast(),
             len as u64,
-            0,
+            emit::wake(now),
         )
     };
     if failed != 0 {

@@ -16,6 +16,8 @@ use bytes::{Bytes, BytesMut};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::time::{ClockId, clock_gettime};
 
+use agent_monitor_common::limits::LINGER_NS;
+
 use crate::decode;
 
 /// How long a record is held for others that are older. A program takes the
@@ -33,6 +35,8 @@ pub struct Rings {
     held: BinaryHeap<Reverse<Held>>,
     arena: BytesMut,
     taken: u64,
+    /// When a record was last taken out of a ring.
+    last_taken: u64,
     /// Entries too short to have a header.
     pub refused: u64,
 }
@@ -54,6 +58,7 @@ impl Rings {
             held: BinaryHeap::new(),
             arena: BytesMut::with_capacity(ARENA),
             taken: 0,
+            last_taken: 0,
             refused: 0,
         }
     }
@@ -63,7 +68,8 @@ impl Rings {
     /// # Errors
     /// poll() failed.
     pub fn wait(&self, longest: Duration) -> io::Result<()> {
-        let timeout = if self.held.is_empty() {
+        let lingering = boot_time().saturating_sub(self.last_taken) < LINGER_NS;
+        let timeout = if self.held.is_empty() && !lingering {
             longest
         } else {
             WINDOW.min(longest)
@@ -99,6 +105,7 @@ impl Rings {
     }
 
     fn take_in(&mut self) {
+        let now = boot_time();
         for ring in [&mut self.events, &mut self.payload] {
             while let Some(item) = ring.next() {
                 let Ok(header) = decode::header(&item) else {
@@ -119,6 +126,7 @@ impl Rings {
                     bytes,
                 }));
                 self.taken += 1;
+                self.last_taken = now;
             }
         }
     }
