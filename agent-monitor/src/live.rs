@@ -57,6 +57,8 @@ struct Watched {
     gaps: Vec<(&'static str, u64, u64)>,
     /// What the kernel had counted when last read.
     counted: KernelState,
+    /// When it was first watched.
+    born: u64,
     /// When its cgroup was removed.
     gone: Option<u64>,
 }
@@ -72,6 +74,8 @@ pub struct Live {
     pipeline: Pipeline,
     watched: HashMap<u64, Watched>,
     held: usize,
+    /// Containers that could not be asked for yet: as many as there are agents, at most.
+    unasked: Vec<ContainerRef>,
     losses_read: u64,
     losses: BTreeMap<&'static str, u64>,
     recording: Option<Writer<BufWriter<File>>>,
@@ -119,6 +123,7 @@ impl Live {
             pipeline,
             watched: HashMap::new(),
             held: 0,
+            unasked: Vec::new(),
             losses_read: 0,
             losses: BTreeMap::new(),
             recording: None,
@@ -234,6 +239,9 @@ impl Live {
             self.losses_read = now;
             self.read_losses(out);
             self.bury(now);
+            let lookups = &self.lookups;
+            self.unasked
+                .retain(|container| !lookups.ask(container.clone()));
         }
         Ok(())
     }
@@ -400,29 +408,27 @@ impl Live {
         let watched = Watched {
             agent,
             container: container.clone(),
-            decision,
+            decision: Decision::Undecided,
             held: VecDeque::new(),
             gaps: Vec::new(),
             counted: KernelState::default(),
+            born: time,
             gone: None,
         };
         self.watched.insert(id, watched);
+        self.cover(id, path, out);
         if decision == Decision::Yes {
-            self.appeared(id, time, out);
+            self.appeared(id, out);
         }
-        self.cover(id, path, time, out);
         if let Some(container) = container
-            && !self.lookups.ask(container)
+            && !self.lookups.ask(container.clone())
         {
-            tracing::warn!(
-                cgroup = path,
-                "too many containers at once: this one stays unnamed"
-            );
+            self.unasked.push(container);
         }
     }
 
     /// Attaches the network programs for an agent, where they are not yet.
-    fn cover(&mut self, id: u64, path: &str, born: u64, out: &mut Vec<Event>) {
+    fn cover(&mut self, id: u64, path: &str, out: &mut Vec<Event>) {
         let point = self.selectors.attach_point(path).to_owned();
         // The root of a subtree may have been removed and made again.
         let point_id = self.cgroups.id(&point).unwrap_or_default();
@@ -433,6 +439,7 @@ impl Live {
         match self.kernel.attach_cgroup(&point, point_id, mount) {
             Ok(()) => {
                 let reason = "network programs were attached after the agent's birth";
+                let born = self.watched.get(&id).map_or(0, |watched| watched.born);
                 self.gap(id, reason, born, out);
             }
             Err(error) => {
@@ -454,7 +461,8 @@ impl Live {
         }
     }
 
-    fn appeared(&mut self, id: u64, time: u64, out: &mut Vec<Event>) {
+    /// An agent is chosen: tells of it, and of what it did unseen.
+    fn appeared(&mut self, id: u64, out: &mut Vec<Event>) {
         let Some(watched) = self.watched.get_mut(&id) else {
             return;
         };
@@ -466,8 +474,9 @@ impl Live {
         {
             tracing::error!("cannot write the recording: {error}");
         }
+        let born = watched.born;
         self.pipeline
-            .agent(id, agent, AgentState::Appeared, time, out);
+            .agent(id, agent, AgentState::Appeared, born, out);
         for (reason, from, to) in gaps {
             self.pipeline.gap(id, reason.to_owned(), from, to, out);
         }
@@ -480,16 +489,25 @@ impl Live {
         answer: Answer,
         out: &mut Vec<Event>,
     ) -> Result<()> {
-        let info = match answer {
-            Answer::Found(info) => Some(info),
-            Answer::NotFound => None,
+        let (info, unknown) = match answer {
+            Answer::Found(info) => (Some(info), false),
+            Answer::NotFound => (None, false),
             Answer::Unreachable(why) => {
-                tracing::warn!(container = container.id, "cannot name a container: {why}");
-                None
+                tracing::warn!(
+                    container = container.id,
+                    "a container's runtime did not answer, so it is watched under its id: {why}"
+                );
+                (None, true)
             }
         };
-        let same = |watched: &&mut Watched| watched.container.as_ref() == Some(container);
-        let Some(watched) = self.watched.values_mut().find(same) else {
+        // A container that was started again has the cgroup of before in its tomb.
+        let mut same: Vec<&mut Watched> = self
+            .watched
+            .values_mut()
+            .filter(|watched| watched.container.as_ref() == Some(container))
+            .collect();
+        same.sort_by_key(|watched| watched.gone.is_some());
+        let Some(watched) = same.into_iter().next() else {
             return Ok(());
         };
         let id = watched.agent.cgroup_id;
@@ -513,13 +531,17 @@ impl Live {
             .as_deref()
             .cloned()
             .unwrap_or_else(RuntimeInfo::default);
-        let chosen = self
-            .selectors
-            .decide(&agent.cgroup, Some(container), Some(&known));
+        let chosen = match unknown {
+            // Rather one container too many than one that nobody watches.
+            true => Decision::Yes,
+            false => self
+                .selectors
+                .decide(&agent.cgroup, Some(container), Some(&known)),
+        };
         let held = std::mem::take(&mut watched.held);
         self.held -= held.len();
         if chosen == Decision::Yes {
-            self.appeared(id, boot_time(), out);
+            self.appeared(id, out);
             for bytes in held {
                 self.pass(id, bytes, out)?;
             }
@@ -595,6 +617,30 @@ impl Live {
                         },
                     ));
                 }
+            }
+        }
+        // What this side lost belongs to no one agent.
+        let here = [
+            (
+                "decode",
+                "record",
+                self.pipeline.stats().refused + self.rings.refused,
+            ),
+            ("flow", "flow", self.pipeline.flows().evicted),
+            ("relay", "flow", self.pipeline.relays().evicted),
+        ];
+        for (stage, kind, records) in here {
+            let before = self.losses.get(stage).copied().unwrap_or_default();
+            if records > before {
+                let records = records - before;
+                lost.push((
+                    0,
+                    Loss {
+                        stage,
+                        records,
+                        kinds: [(kind, records)].into(),
+                    },
+                ));
             }
         }
         for (id, loss) in lost {

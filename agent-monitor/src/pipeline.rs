@@ -280,9 +280,14 @@ impl Pipeline {
     }
 
     fn find(&mut self, finding: &Finding, event: Option<Arc<str>>, out: &mut Vec<Event>) {
-        let coverage = match self.lost.get(&finding.agent) {
-            None | Some(0) => "complete".to_owned(),
-            Some(records) => format!("{records} records of this agent were lost"),
+        // Agent 0 stands for what was lost of no one agent: it may have been this one's.
+        let lost: u64 = [finding.agent, 0]
+            .iter()
+            .filter_map(|agent| self.lost.get(agent))
+            .sum();
+        let coverage = match lost {
+            0 => "complete".to_owned(),
+            records => format!("{records} records that may be this agent's were lost"),
         };
         let time = self.at(finding.time);
         if let Some(alert) = self.incidents.take(finding, event, time, &coverage) {

@@ -110,7 +110,7 @@ impl Cgroup {
     /// When it is still there after some seconds.
     pub fn remove(&self) -> Result<()> {
         let what = format!("{} to be removed", self.dir.display());
-        wait::until(&what, Duration::from_secs(5), || {
+        wait::until_gone(&what, Duration::from_secs(5), || {
             let _ = fs::write(self.dir.join("cgroup.kill"), "1");
             remove_below(&self.dir);
             match fs::remove_dir(&self.dir) {

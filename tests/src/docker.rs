@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -196,7 +197,9 @@ impl Daemon {
             .arg(format!("--data-root={}", data.join("data").display()))
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
-            .stderr(out);
+            .stderr(out)
+            // A Ctrl-C at the terminal must not stop it before its containers are removed.
+            .process_group(0);
         let mut child = command
             .spawn()
             .context("start dockerd: is the package docker.io installed?")?;
@@ -246,7 +249,7 @@ impl Drop for Daemon {
         if let Some(pid) = pid {
             // It stops its containerd, and removes its pid file last.
             let _ = kill_process(pid, Signal::TERM);
-            let gone = wait::until("dockerd to stop", Duration::from_secs(30), || {
+            let gone = wait::until_gone("dockerd to stop", Duration::from_secs(30), || {
                 Ok((!self.pidfile().exists()).then_some(()))
             });
             if let Err(error) = gone {

@@ -6,6 +6,7 @@
 //! with a network namespace of its own, joined to that internet by a veth pair.
 //! Both kinds of agent run from one root filesystem, so a scenario finds the
 //! same tools in either. [`scenario::SCENARIOS`] lists what agents can be made
+//! to do. Only [`demo`] needs agent-monitor itself.
 //! to do; [`monitor::Monitor`] is agent-monitor, watching. Nothing else in here
 //! needs it.
 //!
@@ -15,6 +16,7 @@
 pub mod agent;
 pub mod cgroup;
 mod container;
+pub mod demo;
 pub mod docker;
 pub mod leftovers;
 pub mod monitor;

@@ -143,7 +143,7 @@ impl Drop for Netns {
 pub(crate) fn remove(name: &str) -> Result<()> {
     let own = std::process::id();
     let what = format!("{name} to be empty");
-    wait::until(&what, Duration::from_secs(5), || {
+    wait::until_gone(&what, Duration::from_secs(5), || {
         let pids = tool("ip", &["netns", "pids", name])?;
         let mut left = pids.lines().filter_map(|pid| pid.parse().ok()).peekable();
         let empty = left.peek().is_none();

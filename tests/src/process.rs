@@ -202,7 +202,7 @@ impl Process {
     /// When something is still there after some seconds.
     pub fn stop(&mut self) -> Result<()> {
         let what = format!("{} to be gone", self.name);
-        wait::until(&what, KILL_TIMEOUT, || {
+        wait::until_gone(&what, KILL_TIMEOUT, || {
             let left = self
                 .members
                 .as_ref()

@@ -1,5 +1,6 @@
 //! agent-monitor's own tasks, run as `cargo xtask <task>`.
 
+mod demo;
 mod setup;
 mod step;
 mod test;
@@ -15,6 +16,8 @@ use clap::Parser;
 enum Task {
     /// Install what building and testing need and this machine lacks; the only task that uses the network.
     Setup,
+    /// Set up, build, and show agent-monitor beside an agent that tunnels and mines; needs root.
+    Demo(demo::Options),
     /// Set up, then run every check and test of the workspace.
     Test(test::Options),
 }
@@ -22,6 +25,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Setup => setup::run(),
+        Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
     };
     match done {

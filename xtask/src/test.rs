@@ -146,8 +146,22 @@ fn plan(options: &Options) -> Vec<Step> {
             "--test-threads=1",
         ];
         steps.push(step("end-to-end", &args));
+        steps.push(demo("demo", &[]));
+        steps.push(demo(
+            "demo notices a missing detector",
+            &["--mutate", "mining-pool-protocol"],
+        ));
     }
     steps
+}
+
+/// `cargo xtask demo` with `args`.
+fn demo(name: &'static str, args: &[&str]) -> Step {
+    let mut command = cargo();
+    command
+        .args(["run", "--quiet", "--package=xtask", "--", "demo"])
+        .args(args);
+    Step { name, command }
 }
 
 /// Lints the eBPF crate for its target with the compiler that builds it.

@@ -23,7 +23,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::SkBuffContext;
 
 use crate::maps::{FLOW_CONTROL, PAYLOAD};
-use crate::sock::{self, Burst, ESTABLISHED, Sock, TAKEN_OVER};
+use crate::sock::{self, Burst, ESTABLISHED, Half, Sock, TAKEN_OVER};
 use crate::{emit, task};
 
 const ETH_P_IP: u32 = 0x0800;
@@ -298,8 +298,28 @@ fn send_burst(socket: &Sock, burst: &Burst, now: u64) {
 }
 
 /// Data on the handshake's last segment still belongs to the listener's socket.
+/// It is counted there: right after this the accepted socket is cloned from the
+/// listener (tcp_v4_rcv, net/ipv4/tcp_ipv4.c), with a copy of its storage.
 #[inline(always)]
-fn handshake_data(ctx: &SkBuffContext, listener: &Sock, packet: &Packet) {
+fn handshake_data(ctx: &SkBuffContext, listener: &mut Sock, packet: &Packet) {
+    let base = if packet.syn {
+        packet.sequence.wrapping_add(1)
+    } else {
+        packet.sequence
+    };
+    let early = Half {
+        base,
+        next: base.wrapping_add(packet.len),
+        bytes: u64::from(packet.len),
+        packets: 1,
+        known: 1,
+        pad: 0,
+    };
+    // SAFETY: the lock of this socket's storage; nothing is called while it is held.
+    unsafe { bpf_spin_lock(&raw mut listener.lock) };
+    listener.half[direction::IN as usize] = early;
+    // SAFETY: as above.
+    unsafe { bpf_spin_unlock(&raw mut listener.lock) };
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     let part = Part {
@@ -388,18 +408,21 @@ fn chunk<const N: usize>(
 }
 
 /// `len` if it lies in 1..=`most`, checked where the verifier sees it.
+///
+/// Before 6.8 the verifier does not learn from `len != 0` that `len` is at least
+/// 1 (reg_set_min_max, kernel/bpf/verifier.c): one is taken off, which makes an
+/// unsigned bound of both limits, and put back.
 #[inline(always)]
 fn bounded(len: u32, most: u32) -> Option<u32> {
-    let mut len = u64::from(len);
+    let mut less_one = u64::from(len).wrapping_sub(1);
     // SAFETY: a move of a register to itself. The compiler, which may know the bounds, can
-    // neither drop nor merge the comparisons that the verifier needs to see.
-    unsafe { asm!("{0} = {0}", inout(reg) len, options(nomem, nostack)) };
-    if len > u64::from(most) {
-        return None;
+    // neither drop the comparison that the verifier needs to see nor use `len` after it.
+    unsafe { asm!("{0} = {0}", inout(reg) less_one, options(nomem, nostack)) };
+    if less_one < u64::from(most) {
+        Some(less_one as u32 + 1)
+    } else {
+        None
     }
-    // SAFETY: as above.
-    unsafe { asm!("{0} = {0}", inout(reg) len, options(nomem, nostack)) };
-    if len == 0 { None } else { Some(len as u32) }
 }
 
 #[inline(always)]

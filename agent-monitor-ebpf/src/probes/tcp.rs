@@ -44,12 +44,18 @@ pub fn state(ctx: &SockOpsContext) {
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => {
             let _ = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
             // SAFETY: the hook's context.
-            let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-            // The storage is a copy of the listener's.
+            let (cookie, received) =
+                unsafe { (bpf_get_socket_cookie(ctx.as_ptr()), (*ctx.ops).rcv_nxt) };
+            // The storage is a copy of the listener's, which holds what came
+            // with the last handshake that brought data: this one, if it fits.
+            let early = socket.half[direction::IN as usize];
             socket.begin(FlowId {
                 cookie,
                 generation: 0,
             });
+            if early.known != 0 && early.base == received {
+                socket.half[direction::IN as usize] = early;
+            }
             established(ctx, socket, direction::IN);
         }
         BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == TCP_CLOSE && ctx.arg(0) != TCP_LISTEN => {

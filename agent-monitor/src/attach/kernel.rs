@@ -278,7 +278,11 @@ fn load(ebpf: &mut Ebpf, name: &str, hook: Hook, btf: &Btf) -> Result<()> {
         Hook::SockOps => typed::<SockOps>(ebpf, name)?.load(),
         Hook::Skb(_) => typed::<CgroupSkb>(ebpf, name)?.load(),
     };
-    loaded.map_err(|error| refused(name, &error))
+    loaded.map_err(|error| refused(name, &error))?;
+    let info = ebpf.program(name).and_then(|program| program.info().ok());
+    let verified_instructions = info.and_then(|info| info.verified_instruction_count());
+    tracing::debug!(program = name, verified_instructions, "loaded");
+    Ok(())
 }
 
 /// The kernel's refusal, cut to what tells.

@@ -76,11 +76,15 @@ pub fn replay(path: &Path, mut hand_on: impl FnMut(&Event) -> Result<()>) -> Res
         processes,
     );
     let mut events = Vec::new();
-    let mut time = 0;
+    // Agents are written without a time: they appear with the next record.
+    let mut appearing: Vec<(u64, Agent)> = Vec::new();
     for frame in reader {
         match frame.with_context(cannot)? {
             Frame::Record(bytes) => {
-                time = decode::header(&bytes).map_or(time, |header| header.time);
+                for (id, agent) in appearing.drain(..) {
+                    let time = decode::header(&bytes).map_or(0, |header| header.time);
+                    pipeline.agent(id, agent, AgentState::Appeared, time, &mut events);
+                }
                 pipeline.bytes(&bytes, &mut events);
             }
             Frame::Agent(agent) => {
@@ -93,7 +97,7 @@ pub fn replay(path: &Path, mut hand_on: impl FnMut(&Event) -> Result<()>) -> Res
                     container: None,
                     pod: None,
                 };
-                pipeline.agent(id, agent, AgentState::Appeared, time, &mut events);
+                appearing.push((id, agent));
             }
         }
         for event in events.drain(..) {

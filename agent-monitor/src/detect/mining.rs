@@ -88,6 +88,9 @@ impl Mining {
         process: Option<Arc<Process>>,
         time: u64,
     ) -> Option<Finding> {
+        if cfg!(mutate = "mining-pool-protocol") {
+            return None;
+        }
         if self.heard.len() >= MAX_FLOWS && !self.heard.contains_key(&flow.id) {
             return None;
         }

@@ -240,15 +240,18 @@ impl Table {
         followed
     }
 
+    /// Drops the flows that were quiet longest: many at once, so that a flood of
+    /// new ones does not search the table for each.
     fn evict(&mut self) {
-        let oldest = self
+        let mut ages: Vec<(u64, FlowId)> = self
             .flows
             .iter()
-            .min_by_key(|(_, followed)| followed.last)
-            .map(|(id, _)| *id);
-        if let Some(id) = oldest {
+            .map(|(id, followed)| (followed.last, *id))
+            .collect();
+        let (oldest, ..) = ages.select_nth_unstable(MAX_FLOWS / 16);
+        for (_, id) in &*oldest {
             self.evicted += 1;
-            self.remove(id);
+            self.remove(*id);
         }
     }
 

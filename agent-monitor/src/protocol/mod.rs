@@ -95,7 +95,7 @@ impl Fact {
     /// What was noticed, for a person.
     pub fn in_words(&self) -> Option<String> {
         match self {
-            Self::Ssh(fact) => Some(format!("{fact:?}")),
+            Self::Ssh(fact) => Some(fact.in_words()),
             Self::Mining(fact) => Some(format!("{} {}", fact.dialect, fact.message)),
         }
     }

@@ -3,6 +3,7 @@
 
 mod apt;
 mod cargo;
+mod npm;
 pub mod requirements;
 mod rootfs;
 
@@ -20,6 +21,16 @@ use crate::root;
 /// # Errors
 /// When something is missing and cannot be installed.
 pub fn run() -> Result<()> {
+    run_for_demo()?;
+    let _lock = lock()?;
+    cargo::CARGO_DENY.install()
+}
+
+/// The same without what only checks need, and takes minutes to compile.
+///
+/// # Errors
+/// When something is missing and cannot be installed.
+pub fn run_for_demo() -> Result<()> {
     let began = Instant::now();
     let _lock = lock()?;
     // With the rustup way at hand Debian's compiler is not needed; once it is
@@ -41,8 +52,8 @@ pub fn run() -> Result<()> {
     if debian_way {
         cargo::BPF_LINKER.install()?;
     }
-    cargo::CARGO_DENY.install()?;
     cargo::fetch()?;
+    npm::install()?;
     rootfs::make()?;
     eprintln!(
         "setup: everything is there ({:.1} s)",

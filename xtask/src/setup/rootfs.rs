@@ -8,19 +8,30 @@ use super::apt;
 use crate::{root, step};
 
 /// What agents in test containers use. A change here rebuilds the filesystem.
+///
+/// debootstrap does not resolve virtual packages: a real one must be named where
+/// something depends on a virtual one.
 const PACKAGES: &[&str] = &[
-    "autossh",
-    "ca-certificates",
-    "curl",
-    "dropbear-bin",
-    "iproute2",
+    // Reverse tunnels: OpenSSH's, one kept alive, one of another implementation.
     "openssh-client",
-    "procps",
+    "autossh",
+    "dropbear-bin",
+    // Scripted agents; a tunnel from a library.
     "python3",
-    // Named because Paramiko needs it by a virtual name, which debootstrap does not resolve.
-    "python3-cffi-backend",
     "python3-paramiko",
+    // Stands for the virtual python3-cffi-backend-api-…, which Paramiko's libraries need.
+    "python3-cffi-backend",
+    // Ordinary work: downloads, repositories, certificates.
+    "curl",
+    "git",
+    "ca-certificates",
+    // Services inside an agent, which its tunnels and proxies lead to.
+    "redis-server",
+    "tinyproxy-bin",
     "socat",
+    // Looking at an agent from inside: addresses, sockets, processes.
+    "iproute2",
+    "procps",
 ];
 
 /// Lies in the finished filesystem and holds the recipe it was made by.
@@ -28,7 +39,8 @@ const STAMP: &str = ".agent-monitor-rootfs";
 
 /// Builds beside the final place and renames, so that what is in the final
 /// place is always whole. debootstrap mounts /proc and /sys; in a mount
-/// namespace of its own nothing of that outlives it.
+/// namespace of its own nothing of that outlives it. Services are not started:
+/// debootstrap puts a start-stop-daemon that does nothing in place meanwhile.
 const MAKE: &str = r#"
 final=$1 recipe=$2 stamp=$3 packages=$4 suite=$5 archive=$6
 partial=$final.partial

@@ -2,8 +2,10 @@
 
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
+use unicode_width::UnicodeWidthStr as _;
 
-use super::text::{command_line, duration, number};
+use super::escape;
+use super::text::{command_line, duration, number, wrap};
 use super::{BOLD, DIM, Line, PLAIN, WARNING, between, color, integer, string, strings};
 
 /// Columns below the time.
@@ -11,8 +13,12 @@ const INDENT: &str = "              ";
 /// Columns of the longest label, `incident`, and a space.
 const LABEL: usize = 9;
 
-/// Adds an alert to `out`; `line` already holds the time.
-pub(super) fn write(mut line: Line, event: &Value, out: &mut String) {
+/// Fewest columns worth wrapping a detail into.
+const NARROWEST: usize = 30;
+
+/// Adds an alert to `out`; `line` already holds the time. Nothing of it is cut:
+/// details are wrapped to so many columns.
+pub(super) fn write(mut line: Line, event: &Value, width: Option<usize>, out: &mut String) {
     let alert = &event["alert"];
     let (severity, confidence) = (string(alert, "/severity"), string(alert, "/confidence"));
     let rule = string(alert, "/rule");
@@ -20,16 +26,39 @@ pub(super) fn write(mut line: Line, event: &Value, out: &mut String) {
         style(severity),
         &format!("ALERT {severity}/{confidence} {rule}"),
     );
-    line.push(BOLD, "  ");
-    line.push(BOLD, string(alert, "/summary"));
-    line.finish(None, out);
-
-    let mut detail = |label: &str, style: Style, text: &str| {
-        let mut line = Line::default();
-        line.push(PLAIN, INDENT);
-        line.column(DIM, label, LABEL);
-        line.push(style, text);
+    let summary = escape(string(alert, "/summary"));
+    if width.is_none_or(|width| line.width() + 2 + summary.width() <= width) {
+        line.push(BOLD, "  ");
+        line.push(BOLD, &summary);
         line.finish(None, out);
+    } else {
+        line.finish(None, out);
+        let room = width.map_or(usize::MAX, |width| width.saturating_sub(INDENT.len()));
+        for part in wrap(&summary, room.max(NARROWEST)) {
+            let mut line = Line::default();
+            line.push(PLAIN, INDENT);
+            line.push(BOLD, &part);
+            line.finish(None, out);
+        }
+    }
+
+    let room = width
+        .map(|width| width.saturating_sub(INDENT.len() + LABEL))
+        .filter(|room| *room >= NARROWEST);
+    let mut detail = |label: &str, style: Style, text: &str| {
+        let text = escape(text);
+        let parts = match room {
+            Some(room) => wrap(&text, room),
+            None => vec![text.into_owned()],
+        };
+        let labels = std::iter::once(label).chain(std::iter::repeat(""));
+        for (label, part) in labels.zip(parts) {
+            let mut line = Line::default();
+            line.push(PLAIN, INDENT);
+            line.column(DIM, label, LABEL);
+            line.push(style, &part);
+            line.finish(None, out);
+        }
     };
     detail("incident", PLAIN, &incident(alert));
     if event.get("agent").is_some() {

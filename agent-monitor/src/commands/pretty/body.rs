@@ -125,26 +125,27 @@ fn flow(line: &mut Line, body: &Value) {
         line.push(PLAIN, " ");
         line.push(BOLD, protocol);
     }
+    let facts: Vec<_> = strings(body, "/facts").collect();
+    if !facts.is_empty() {
+        // What is new; sizes so far are told when it closes.
+        line.push(PLAIN, &format!("  {}", facts.join("; ")));
+        return;
+    }
     line.push(PLAIN, " ");
     line.push(PLAIN, string(body, "/state"));
-    let size = |pointer| bytes(integer(body, pointer).unwrap_or_default());
-    line.push(
-        DIM,
-        &format!(
-            "  sent {}, received {}",
-            size("/bytes_out"),
-            size("/bytes_in")
-        ),
-    );
+    let [sent, received] =
+        ["/bytes_out", "/bytes_in"].map(|size| integer(body, size).unwrap_or_default());
+    if sent + received > 0 {
+        line.push(
+            DIM,
+            &format!("  sent {}, received {}", bytes(sent), bytes(received)),
+        );
+    }
     if let Some(lasted) = integer(body, "/duration_ns") {
         line.push(
             DIM,
             &format!(" in {}", duration(Duration::from_nanos(lasted))),
         );
-    }
-    let facts: Vec<_> = strings(body, "/facts").collect();
-    if !facts.is_empty() {
-        line.push(PLAIN, &format!("  {}", facts.join("; ")));
     }
 }
 

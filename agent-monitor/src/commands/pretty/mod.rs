@@ -58,7 +58,7 @@ impl Pretty {
         line.push(DIM, &self.time(event));
         line.push(PLAIN, "  ");
         if kind == "alert" {
-            alert::write(line, event, &mut out);
+            alert::write(line, event, (self.width)(), &mut out);
             return out;
         }
         line.column(body::style(kind), kind, KIND);
@@ -104,13 +104,19 @@ impl Line {
         self.0.push((style, text::column(&escape(text), width)));
     }
 
+    /// Columns it takes.
+    fn width(&self) -> usize {
+        use unicode_width::UnicodeWidthStr as _;
+        self.0.iter().map(|(_, text)| text.width()).sum()
+    }
+
     /// Adds the line to `out`, cut to so many columns.
     fn finish(self, width: Option<usize>, out: &mut String) {
         use std::fmt::Write as _;
 
         use unicode_width::UnicodeWidthStr as _;
 
-        let total = self.0.iter().map(|(_, text)| text.width()).sum();
+        let total = self.width();
         let cut = width.is_some_and(|width| width < total);
         // A column is left for the mark that something is missing.
         let mut room = width

@@ -182,13 +182,12 @@ fn network_events_show_whom_over_what_with_which_result() {
     );
 }
 
-#[test]
-fn flow_shows_protocol_bytes_and_facts() {
-    let body = Flow {
+fn flow(state: FlowState) -> Flow {
+    Flow {
         flow: "9".into(),
         peer_flow: None,
         owner: "creator",
-        state: FlowState::Closed,
+        state,
         direction: Direction::Outbound,
         transport: Transport::Tcp,
         local: None,
@@ -199,13 +198,46 @@ fn flow_shows_protocol_bytes_and_facts() {
         bytes_in: 56,
         packets_out: 3,
         packets_in: 2,
+        duration_ns: None,
+        facts: Vec::new(),
+    }
+}
+
+#[test]
+fn flow_shows_protocol_and_bytes() {
+    let body = Flow {
         duration_ns: Some(3_723_000_000_000),
-        facts: vec!["client OpenSSH_9.2".into(), "forward requested".into()],
+        ..flow(FlowState::Closed)
     };
     assert_eq!(
         essential(Body::Flow(Box::new(body))),
-        "→ 203.0.113.5:22 tcp ssh closed  sent 1.2 kB, received 56 B in 1h 2m 3s  \
-         client OpenSSH_9.2; forward requested"
+        "→ 203.0.113.5:22 tcp ssh closed  sent 1.2 kB, received 56 B in 1h 2m 3s"
+    );
+}
+
+#[test]
+fn flow_without_bytes_yet_does_not_count_them() {
+    let body = Flow {
+        protocol: None,
+        bytes_out: 0,
+        bytes_in: 0,
+        ..flow(FlowState::Open)
+    };
+    assert_eq!(
+        essential(Body::Flow(Box::new(body))),
+        "→ 203.0.113.5:22 tcp open"
+    );
+}
+
+#[test]
+fn flow_update_shows_what_was_noticed() {
+    let body = Flow {
+        facts: vec!["authenticated".into(), "asked for a forward".into()],
+        ..flow(FlowState::Update)
+    };
+    assert_eq!(
+        essential(Body::Flow(Box::new(body))),
+        "→ 203.0.113.5:22 tcp ssh  authenticated; asked for a forward"
     );
 }
 
@@ -260,6 +292,26 @@ fn alert_shows_the_claim_then_what_shows_it() {
                        - evil \u{1b}[2J bytes
 "
     );
+}
+
+#[test]
+fn details_of_an_alert_are_wrapped_to_the_terminal() {
+    let body = Alert {
+        evidence: vec!["the client's first 68 bytes are a request to forward".into()],
+        ..alert(Severity::High)
+    };
+    let shown = show(&event(Body::Alert(body.into())), || Some(60));
+    let shown = anstream::adapter::strip_str(&shown).to_string();
+    let claim = "
+              ssh to 203.0.113.5:22 lets the other end into
+                this network
+";
+    assert!(shown.contains(claim), "{shown}");
+    let expected = "
+              evidence - the client's first 68 bytes are a
+                         request to forward
+";
+    assert!(shown.ends_with(expected), "{shown}");
 }
 
 #[test]

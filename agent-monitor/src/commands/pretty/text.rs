@@ -97,6 +97,42 @@ pub fn cut(text: &str, width: usize) -> Option<String> {
     Some(prefix(text, width.saturating_sub(1)).to_owned() + ellipsis)
 }
 
+/// The text in lines of at most so many columns, broken at spaces, or where it
+/// must be in a word that is longer; all lines but the first are indented.
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
+    const INDENT: &str = "  ";
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for mut word in text.split_inclusive(' ') {
+        loop {
+            let room = width.saturating_sub(line.width());
+            if word.trim_end().width() <= room {
+                line.push_str(word);
+                break;
+            }
+            let is_blank = line.trim_start().is_empty();
+            if is_blank {
+                // At least a character, so that this ends.
+                let part = match prefix(word, room) {
+                    "" => &word[..word.chars().next().map_or(0, char::len_utf8)],
+                    part => part,
+                };
+                line.push_str(part);
+                word = &word[part.len()..];
+                if word.trim_end().is_empty() {
+                    break;
+                }
+            }
+            lines.push(std::mem::replace(&mut line, INDENT.to_owned()));
+        }
+    }
+    lines.push(line);
+    for line in &mut lines {
+        line.truncate(line.trim_end().len());
+    }
+    lines
+}
+
 /// As much of the text as fits into so many columns.
 pub fn prefix(text: &str, width: usize) -> &str {
     let mut used = 0;
@@ -167,5 +203,17 @@ mod tests {
         assert_eq!(column("文件名字", 6), "文件… ");
         assert_eq!(cut("abc", 3), None);
         assert_eq!(cut("abc", 0), Some(String::new()));
+    }
+
+    #[test]
+    fn long_text_is_wrapped_at_spaces() {
+        assert_eq!(wrap("fits", 10), ["fits"]);
+        assert_eq!(wrap("- one two three", 9), ["- one two", "  three"]);
+        assert_eq!(
+            wrap("a 0123456789abc d", 9),
+            ["a", "  0123456", "  789abc", "  d"]
+        );
+        assert_eq!(wrap("", 9), [""]);
+        assert_eq!(wrap("文件", 0), ["文", "  件"]);
     }
 }

@@ -13,6 +13,7 @@ mod grammar;
 mod kexinit;
 mod sizes;
 mod stream;
+mod words;
 
 #[cfg(test)]
 mod tests;
