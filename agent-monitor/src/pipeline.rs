@@ -370,10 +370,9 @@ fn consequence(
                 Fact::Mining(fact) => mining.message(flow, fact, process.clone(), record.time),
                 Fact::Ssh(fact) => tunnel::wire_sizes(flow, fact, process.as_ref(), record.time),
             });
-            let facts = fact.in_words().into_iter().collect::<Vec<_>>();
-            (!facts.is_empty())
-                .then(|| flow_body(flow, FlowState::Update, facts, record.time))
-                .flatten()
+            // What a flow of another protocol merely contains is no news of it.
+            let news = flow.protocol.and_then(|_| fact.in_words());
+            news.and_then(|words| flow_body(flow, FlowState::Update, vec![words], record.time))
         }
         Change::Burst(burst) => {
             result.risen = relays.burst(flow, burst, related);

@@ -133,8 +133,11 @@ fn write_counts(out: &mut String, result: &Result) -> std::fmt::Result {
 
 fn line(out: &mut String, good: bool, what: &str, detail: &str) -> std::fmt::Result {
     let (style, mark) = if good { (GOOD, "ok") } else { (BAD, "no") };
-    let line = format!("   {style}{mark}{style:#} {what:<76}{DIM}{detail}{DIM:#}");
-    writeln!(out, "{line}")
+    let what = match detail {
+        "" => what.to_owned(),
+        _ => format!("{what:<76}"),
+    };
+    writeln!(out, "   {style}{mark}{style:#} {what}{DIM}{detail}{DIM:#}")
 }
 
 /// `reverse-ssh-tunnel medium/low → high/medium`.

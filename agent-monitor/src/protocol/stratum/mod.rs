@@ -62,6 +62,8 @@ pub struct Stratum {
     initiator: Lines,
     responder: Lines,
     asked: message::Asked,
+    /// Which side has said anything of a mining protocol.
+    spoke: [bool; 2],
     found: bool,
 }
 
@@ -71,13 +73,12 @@ impl Parser for Stratum {
             Side::Initiator => &mut self.initiator,
             Side::Responder => &mut self.responder,
         };
-        let (asked, found) = (&mut self.asked, &mut self.found);
+        let asked = &mut self.asked;
         let mut noticed = Vec::new();
         let mut take = |line: &[u8]| {
             let Some(meaning) = message::meaning(line, side, asked) else {
                 return;
             };
-            *found = true;
             noticed.push(Fact {
                 side,
                 from_pool: meaning.from_pool,
@@ -95,6 +96,11 @@ impl Parser for Stratum {
             Input::Gap => lines.missing(0),
         }
         let plain = !lines.cannot_be_json();
+        if !noticed.is_empty() {
+            self.spoke[side as usize] = true;
+            // After something else, one side alone may be a document.
+            self.found |= plain || self.spoke == [true; 2];
+        }
         facts.extend(
             noticed
                 .into_iter()

@@ -280,14 +280,20 @@ fn what_only_looks_alike_is_silent() {
 
 #[test]
 fn a_session_after_a_proxys_handshake_is_found() {
-    let inputs: [(Side, &[u8]); 3] = [
+    let inputs: [(Side, &[u8]); 4] = [
         (Initiator, b"CONNECT pool.example:3333 HTTP/1.1\r\n\r\n"),
         (Responder, b"HTTP/1.1 200 OK\r\n\r\n"),
         (
             Initiator,
             b"{\"id\":1,\"method\":\"mining.subscribe\",\"params\":[]}\n",
         ),
+        (
+            Responder,
+            b"{\"id\":null,\"method\":\"mining.set_difficulty\",\"params\":[8]}\n",
+        ),
     ];
+    // One side alone might be a document.
+    assert_eq!(run(&inputs[..3]).1, Answer::NeedMore);
     assert_eq!(run(&inputs).1, Answer::Found);
 }
 
