@@ -266,6 +266,7 @@ listener = socket.create_server(('0.0.0.0', 7008))
 s, _ = listener.accept()
 assert s.recv(100).startswith(b'SSH-2.0-')
 s.sendall(b'ok')
+assert s.recv(4) == b'more'
 s.recv(1)
 ";
     let mut service = watched.agent.spawn(&["python3", "-c", service]).unwrap();
@@ -282,6 +283,7 @@ s.connect(('{}', 7008))
 s.sendall(b'{BANNER}')
 sent, = struct.unpack_from('I', s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192), 136)
 assert s.recv(2) == b'ok'
+s.sendall(b'more')
 s.close()
 print('segments', sent)
 ",
@@ -310,10 +312,8 @@ print('segments', sent)
             it["flow"]["flow"] == *id && it["flow"]["state"] == "closed"
         })
         .unwrap();
-    assert_eq!(
-        end["flow"]["bytes_in"],
-        BANNER.replace("\\r\\n", "  ").len()
-    );
+    let sent = BANNER.replace("\\r\\n", "\r\n") + "more";
+    assert_eq!(end["flow"]["bytes_in"], sent.len());
     assert_eq!(end["flow"]["bytes_out"], 2);
     let events = watched.events().unwrap();
     // The listener's own socket is no flow.

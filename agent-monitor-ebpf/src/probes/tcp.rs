@@ -71,11 +71,15 @@ fn established(ctx: &SockOpsContext, socket: &mut Sock, way: u32) {
     // `rcv_nxt` and `snd_una` are the streams' first bytes
     // (tcp_finish_connect, tcp_rcv_state_process; net/ipv4/tcp_input.c).
     let (received, sent) = unsafe { ((*ctx.ops).rcv_nxt, (*ctx.ops).snd_una) };
-    // Data can come with the handshake itself; then the packets were first.
+    // Data can come with the handshake itself; then the packets were first, or for
+    // an accepted connection the listener's, which counts none.
+    let early = if way == direction::IN { payload(ctx) } else { 0 };
     if socket.half[direction::IN as usize].known == 0 {
         socket.half[direction::IN as usize] = Half {
             base: received,
-            next: received,
+            next: received.wrapping_add(early),
+            bytes: u64::from(early),
+            packets: u64::from(early > 0),
             known: 1,
             ..Half::NEW
         };
@@ -104,6 +108,21 @@ fn established(ctx: &SockOpsContext, socket: &mut Sock, way: u32) {
         unsafe { record.write(value) };
         true
     });
+}
+
+/// Payload bytes of the segment that completed the handshake: the context's data
+/// is its TCP header only (bpf_skops_init_skb, since 5.10).
+#[inline(always)]
+fn payload(ctx: &SockOpsContext) -> u32 {
+    // SAFETY: the hook's context, a member at a time.
+    unsafe {
+        let begin = (&raw const (*ctx.ops).__bindgen_anon_3.skb_data).read_volatile();
+        let end = (&raw const (*ctx.ops).__bindgen_anon_4.skb_data_end).read_volatile();
+        let header = (end as usize).wrapping_sub(begin as usize) as u32;
+        (&raw const (*ctx.ops).skb_len)
+            .read_volatile()
+            .saturating_sub(header)
+    }
 }
 
 #[inline(always)]
