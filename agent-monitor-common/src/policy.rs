@@ -1,5 +1,7 @@
 //! What user space tells the kernel, and the counters it reads back.
 
+use crate::event::FlowId;
+
 /// Value of the `WATCHED` map: which agent a cgroup belongs to.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,15 +50,17 @@ pub enum Class {
     Network = 1,
     /// Heads of flows.
     Head = 2,
-    /// Bursts and segment sizes.
+    /// Bursts.
     Burst = 3,
+    /// Segment sizes of flows that user space follows.
+    Segment = 4,
 }
 
 /// How many [`Class`]es there are.
-pub const CLASSES: usize = 4;
+pub const CLASSES: usize = 5;
 
 /// Names of the classes, indexed by [`Class`], as they appear in `loss` events.
-pub const CLASS_NAMES: [&str; CLASSES] = ["process", "network", "head", "burst"];
+pub const CLASS_NAMES: [&str; CLASSES] = ["process", "network", "head", "burst", "segment"];
 
 /// Why a record did not reach user space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +95,24 @@ pub struct AgentState {
     pub emitted: [u64; CLASSES],
     /// Records of each class lost, by [`LossReason`].
     pub lost: [[u64; CLASSES]; LOSS_REASONS],
+}
+
+/// Value of the `TASKS` map: what is remembered of a process of an agent.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Task {
+    /// The agent it belongs to, wherever it is moved.
+    pub agent: u64,
+    /// The cgroup it was last seen in.
+    pub cgroup: u64,
+    /// When it started, nanoseconds since boot; of a process that was there
+    /// before the watch, to a clock tick.
+    pub start: u64,
+    /// The flow on which data last arrived for a socket it owns.
+    pub last_rx_flow: FlowId,
+    /// When; 0: never.
+    pub last_rx_time: u64,
 }
 
 /// Read-only settings, written before the programs are loaded.

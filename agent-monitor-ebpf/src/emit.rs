@@ -29,7 +29,7 @@ pub fn lose(agent: u64, class: Class, reason: LossReason) {
 
 /// Takes one from the agent's quota of `class`. The window is opened anew by
 /// whoever first sees that it is over; two CPUs that see it together may both
-/// count into the new one, so the quota holds to within a record per CPU.
+/// count into the new one, so a quota can be passed by what the other CPUs counted meanwhile.
 #[inline(always)]
 fn admit(state: *mut AgentState, class: Class, now: u64) -> bool {
     let class = class as usize;
@@ -44,7 +44,7 @@ fn admit(state: *mut AgentState, class: Class, now: u64) -> bool {
     // A plain load is enough: the exchange below decides.
     // SAFETY: as above.
     let begun = unsafe { window.read_volatile() };
-    if now.wrapping_sub(begun) >= QUOTA_WINDOW_NS {
+    if now.saturating_sub(begun) >= QUOTA_WINDOW_NS {
         // SAFETY: as above.
         unsafe {
             if atomic::compare_exchange(window, begun, now) == begun {
@@ -86,7 +86,7 @@ pub fn wake(now: u64) -> u64 {
     // SAFETY: a map value, valid while the program runs. Two CPUs that read the
     // same old time both wake, which is one time too many.
     unsafe {
-        if now.wrapping_sub(woken.read_volatile()) < WAKE_EVERY_NS {
+        if now.saturating_sub(woken.read_volatile()) < WAKE_EVERY_NS {
             return u64::from(BPF_RB_NO_WAKEUP);
         }
         woken.write_volatile(now);

@@ -1,11 +1,13 @@
 //! Every map: what it holds and who writes it.
 
-use agent_monitor_common::event::{EXEC_DATA, Exec, FlowId, WithData};
+use agent_monitor_common::event::{EXEC_DATA, Exec, WithData};
 use agent_monitor_common::limits::{
     EVENTS_RING_BYTES, MAX_AGENTS, MAX_NURSERIES, MAX_STEERED_FLOWS, MAX_TASKS, MAX_WATCHED,
     PAYLOAD_RING_BYTES,
 };
-use agent_monitor_common::policy::{AgentState, FlowControl, Nursery, Offsets, Settings, Watch};
+use agent_monitor_common::policy::{
+    AgentState, FlowControl, Nursery, Offsets, Settings, Task, Watch,
+};
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
@@ -20,7 +22,7 @@ pub static OFFSETS: Global<Offsets> = Global::new(ZERO_OFFSETS);
 /// Settings; written by user space before load.
 #[unsafe(no_mangle)]
 pub static SETTINGS: Global<Settings> = Global::new(Settings {
-    quota: [0; 4],
+    quota: [0; 5],
     watch_containers: 0,
     pad: 0,
 });
@@ -74,22 +76,6 @@ pub static FLOW_CONTROL: HashMap<u64, FlowControl> =
 #[map]
 pub static EXEC_SCRATCH: PerCpuArray<WithData<Exec, EXEC_DATA>> =
     PerCpuArray::with_max_entries(1, 0);
-
-/// Value of [`TASKS`].
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Task {
-    /// The agent it belongs to, wherever it is moved.
-    pub agent: u64,
-    /// The cgroup it was last seen in.
-    pub cgroup: u64,
-    /// When it started, nanoseconds since boot.
-    pub start: u64,
-    /// The flow on which data last arrived for a socket it owns.
-    pub last_rx_flow: FlowId,
-    /// When; 0: never.
-    pub last_rx_time: u64,
-}
 
 /// A map definition that aya's wrapper cannot express: `BPF_F_CLONE` gives an
 /// accepted socket a copy of its listener's storage.

@@ -1,12 +1,14 @@
 //! Reading task_struct, by the offsets that user space found in BTF.
 
-use agent_monitor_common::policy::Watch;
+use agent_monitor_common::event::FlowId;
+use agent_monitor_common::policy::{Class, LossReason, Task, Watch};
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_task, bpf_probe_read_kernel,
 };
 
-use crate::maps::{OFFSETS, TASKS, Task, WATCHED};
+use crate::emit;
+use crate::maps::{AGENTS, OFFSETS, TASKS, WATCHED};
 
 /// A kernel address.
 pub type Address = u64;
@@ -83,13 +85,37 @@ pub fn remembered(tgid: u32) -> Option<*mut Task> {
     TASKS.get_ptr_mut(tgid)
 }
 
+/// Remembers a process as an agent's.
+#[inline(always)]
+pub fn remember(tgid: u32, agent: u64, cgroup: u64, start: u64) {
+    let task = Task {
+        agent,
+        cgroup,
+        start,
+        last_rx_flow: FlowId {
+            cookie: 0,
+            generation: 0,
+        },
+        last_rx_time: 0,
+    };
+    if TASKS.insert(tgid, task, 0).is_err() {
+        emit::lose(agent, Class::Process, LossReason::Kernel);
+    }
+}
+
 /// The agent of the running task: that of its cgroup, or the one it belonged
 /// to before it was moved out.
 #[inline(always)]
 pub fn current_agent(cgroup: u64, tgid: u32) -> Option<u64> {
-    match agent_of_cgroup(cgroup) {
-        Some(agent) => Some(agent),
-        // SAFETY: a value of TASKS, valid while the program runs.
-        None => remembered(tgid).map(|task| unsafe { (*task).agent }),
+    if let Some(agent) = agent_of_cgroup(cgroup) {
+        return Some(agent);
     }
+    // SAFETY: a value of TASKS, valid while the program runs.
+    let agent = unsafe { (*remembered(tgid)?).agent };
+    if AGENTS.get_ptr_mut(agent).is_none() {
+        // A container that was not chosen, or is long gone.
+        let _ = TASKS.remove(tgid);
+        return None;
+    }
+    Some(agent)
 }

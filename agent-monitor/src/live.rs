@@ -4,7 +4,7 @@
 //! is one is decided here. While a container runtime has to be asked, its
 //! records are held, bounded; then they are released in order, or dropped.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io::BufWriter;
 use std::time::Duration;
@@ -21,8 +21,8 @@ use crate::api::status::AgentStatus;
 use crate::attach::{Kernel, offsets};
 use crate::capture::recording::{RecordedAgent, Writer};
 use crate::capture::rings::{Rings, boot_time};
-use crate::decode::{self, Body, CgroupAction};
-use crate::enrich::cgroup_path::{ContainerRef, agent_root};
+use crate::decode::{self, Body, CgroupAction, ProcessKey};
+use crate::enrich::cgroup_path::{ContainerRef, agent_root, parent};
 use crate::enrich::cgroupfs::CgroupFs;
 use crate::enrich::lookups::{Answer, Lookups};
 use crate::enrich::runtime::RuntimeInfo;
@@ -33,7 +33,7 @@ use crate::pipeline::Pipeline;
 /// Records of each class that an agent may cause in a second: several times
 /// what builds and test suites do, and below what fills a ring in the time
 /// user space may be kept from running.
-const QUOTA: [u64; CLASSES] = [20_000, 30_000, 30_000, 60_000];
+const QUOTA: [u64; CLASSES] = [20_000, 30_000, 30_000, 60_000, 60_000];
 /// Records that are held of one agent while a selector is undecided, and of all.
 const MAX_HELD: usize = 4_096;
 const MAX_HELD_IN_ALL: usize = 16_384;
@@ -41,6 +41,10 @@ const MAX_HELD_IN_ALL: usize = 16_384;
 const MAX_SCAN: usize = 65_536;
 /// How often losses are read from the kernel.
 const LOSS_EVERY: u64 = 500_000_000;
+/// How often what is known of agents is compared with what there is.
+const MEND_EVERY: u64 = 2_000_000_000;
+/// The kernel's agent that stands for the node.
+const NODE: u64 = 0;
 /// How long an agent's counters stay after its cgroup is gone: connections
 /// outlive the process that made them.
 const TOMBSTONE: u64 = 30_000_000_000;
@@ -57,6 +61,8 @@ struct Watched {
     gaps: Vec<(&'static str, u64, u64)>,
     /// What the kernel had counted when last read.
     counted: KernelState,
+    /// Its network could not be covered.
+    unseen: bool,
     /// When it was first watched.
     born: u64,
     /// When its cgroup was removed.
@@ -76,6 +82,13 @@ pub struct Live {
     held: usize,
     /// Containers that could not be asked for yet: as many as there are agents, at most.
     unasked: Vec<ContainerRef>,
+    /// Agents of the kernel's that were not known here when last looked at.
+    strangers: HashSet<u64>,
+    /// Agents whose cgroup was gone when last looked at.
+    ended: HashSet<u64>,
+    mended: u64,
+    /// What the kernel had counted for the node when last read.
+    node: KernelState,
     losses_read: u64,
     losses: BTreeMap<&'static str, u64>,
     recording: Option<Writer<BufWriter<File>>>,
@@ -124,6 +137,10 @@ impl Live {
             watched: HashMap::new(),
             held: 0,
             unasked: Vec::new(),
+            strangers: HashSet::new(),
+            ended: HashSet::new(),
+            mended: boot_time(),
+            node: KernelState::default(),
             losses_read: 0,
             losses: BTreeMap::new(),
             recording: None,
@@ -239,6 +256,11 @@ impl Live {
             self.losses_read = now;
             self.read_losses(out);
             self.bury(now);
+            self.cover_the_unseen(out);
+            if now.saturating_sub(self.mended) >= MEND_EVERY {
+                self.mended = now;
+                self.mend(now, out);
+            }
             let lookups = &self.lookups;
             self.unasked
                 .retain(|container| !lookups.ask(container.clone()));
@@ -289,7 +311,8 @@ impl Live {
             Decision::No => {}
             Decision::Undecided => {
                 if watched.held.len() < MAX_HELD && self.held < MAX_HELD_IN_ALL {
-                    watched.held.push_back(bytes);
+                    // A copy: records lie together in larger pieces of memory.
+                    watched.held.push_back(Bytes::copy_from_slice(&bytes));
                     self.held += 1;
                 } else {
                     let loss = Loss {
@@ -313,13 +336,12 @@ impl Live {
                 "too many cgroups: some were not looked at"
             );
         }
-        let mut agent: Option<(String, u64)> = None;
+        // Parents come before children: what lies below an agent is its own.
+        let mut owners: HashMap<String, u64> = HashMap::new();
         for group in scan.groups {
-            // Parents come before children: what lies below an agent is its own.
-            if let Some((root, id)) = &agent
-                && group.path.starts_with(root.as_str())
-            {
-                self.watch_too(group.id, *id);
+            if let Some(agent) = owners.get(parent(&group.path)).copied() {
+                self.watch_too(&group.path, group.id, agent);
+                owners.insert(group.path, agent);
                 continue;
             }
             if let Some(depth) = self.selectors.nursery_depth(&group.path)
@@ -337,31 +359,52 @@ impl Live {
                 continue;
             }
             self.born(group.id, &group.path, now, out);
-            self.take_over_processes(&group.path);
+            self.take_over_processes(&group.path, group.id, group.id);
             self.gap(
                 group.id,
                 "the agent was there before the watch began",
                 0,
                 out,
             );
-            agent = Some((format!("{}/", group.path), group.id));
+            owners.insert(group.path, group.id);
+        }
+        // Cgroups that were made below an agent between the scan and its watch.
+        for group in self.cgroups.scan(MAX_SCAN).groups {
+            if let Some(agent) = owners.get(parent(&group.path)).copied()
+                && self.kernel.watched(group.id).is_none()
+            {
+                self.watch_too(&group.path, group.id, agent);
+                owners.insert(group.path, agent);
+            }
         }
     }
 
-    fn watch_too(&mut self, cgroup: u64, agent: u64) {
+    /// A cgroup below an agent's, from before the watch.
+    fn watch_too(&mut self, path: &str, cgroup: u64, agent: u64) {
         if let Err(error) = self.kernel.watch(cgroup, agent, boot_time()) {
-            tracing::error!(cgroup, "cannot watch a part of an agent: {error:#}");
+            tracing::error!(cgroup = path, "cannot watch a part of an agent: {error:#}");
         }
+        self.take_over_processes(path, cgroup, agent);
     }
 
-    fn take_over_processes(&mut self, path: &str) {
+    /// Brings in the processes that are in a cgroup already, here and in the kernel.
+    fn take_over_processes(&mut self, path: &str, cgroup: u64, agent: u64) {
         let list = std::fs::read_to_string(self.cgroups.dir(path).join("cgroup.procs"));
         for pid in list
             .unwrap_or_default()
             .lines()
             .filter_map(|line| line.parse().ok())
         {
-            self.pipeline.take_over(pid, boot_time());
+            let Some(process) = self.pipeline.take_over(pid, boot_time()) else {
+                continue;
+            };
+            let start = ProcessKey {
+                pid,
+                start: process.start,
+            };
+            if let Err(error) = self.kernel.remember(pid, agent, cgroup, start.start_ns()) {
+                tracing::error!(pid, "cannot follow a process of an agent: {error:#}");
+            }
         }
     }
 
@@ -412,10 +455,18 @@ impl Live {
             held: VecDeque::new(),
             gaps: Vec::new(),
             counted: KernelState::default(),
+            unseen: false,
             born: time,
             gone: None,
         };
         self.watched.insert(id, watched);
+        if self.kernel.watched(id).is_none() {
+            // The kernel found no room at its birth, or its record was lost.
+            if let Err(error) = self.kernel.watch(id, id, boot_time()) {
+                tracing::error!(cgroup = path, "an agent is not watched: {error:#}");
+            }
+            self.gap(id, "the agent was not watched from its birth", time, out);
+        }
         self.cover(id, path, out);
         if decision == Decision::Yes {
             self.appeared(id, out);
@@ -438,13 +489,35 @@ impl Live {
         let mount = self.cgroups.mount();
         match self.kernel.attach_cgroup(&point, point_id, mount) {
             Ok(()) => {
+                if let Some(watched) = self.watched.get_mut(&id) {
+                    watched.unseen = false;
+                }
                 let reason = "network programs were attached after the agent's birth";
                 let born = self.watched.get(&id).map_or(0, |watched| watched.born);
                 self.gap(id, reason, born, out);
             }
             Err(error) => {
-                tracing::error!(cgroup = path, "an agent's network is not seen: {error:#}");
+                let first = self
+                    .watched
+                    .get_mut(&id)
+                    .is_some_and(|watched| !std::mem::replace(&mut watched.unseen, true));
+                if first {
+                    tracing::error!(cgroup = path, "an agent's network is not seen: {error:#}");
+                }
             }
+        }
+    }
+
+    /// Tries again for agents whose network could not be covered.
+    fn cover_the_unseen(&mut self, out: &mut Vec<Event>) {
+        let unseen: Vec<(u64, String)> = self
+            .watched
+            .iter()
+            .filter(|(_, watched)| watched.unseen && watched.gone.is_none())
+            .map(|(id, watched)| (*id, watched.agent.cgroup.clone()))
+            .collect();
+        for (id, path) in unseen {
+            self.cover(id, &path, out);
         }
     }
 
@@ -541,9 +614,13 @@ impl Live {
         let held = std::mem::take(&mut watched.held);
         self.held -= held.len();
         if chosen == Decision::Yes {
+            let gone = watched.gone;
             self.appeared(id, out);
             for bytes in held {
                 self.pass(id, bytes, out)?;
+            }
+            if let Some(time) = gone {
+                self.pipeline.agent(id, agent, AgentState::Gone, time, out);
             }
         } else {
             self.watched.remove(&id);
@@ -585,20 +662,59 @@ impl Live {
                 self.held -= watched.held.len();
             }
             self.kernel.forget_agent(id);
+            self.pipeline.forget(id);
         }
+    }
+
+    /// Mends what lost records of cgroups leave behind: an agent that the kernel
+    /// watches and nobody here knows, one whose cgroup is gone.
+    fn mend(&mut self, now: u64, out: &mut Vec<Event>) {
+        let known: Vec<u64> = self
+            .kernel
+            .agent_states()
+            .iter()
+            .map(|(id, _)| *id)
+            .collect();
+        let strangers: HashSet<u64> = known
+            .into_iter()
+            .filter(|id| *id != NODE && !self.watched.contains_key(id))
+            .collect();
+        // A stranger may be new, its record still on the way: ask twice.
+        for id in strangers.intersection(&self.strangers.clone()) {
+            match self.cgroups.path_of(*id, MAX_SCAN) {
+                Some(path) => {
+                    self.born(*id, &path, now, out);
+                    self.gap(*id, "the record of the agent's birth was lost", 0, out);
+                }
+                None => self.kernel.forget_agent(*id),
+            }
+        }
+        self.strangers = strangers;
+        let ended: Vec<u64> = self
+            .watched
+            .iter()
+            .filter(|(id, watched)| {
+                watched.gone.is_none() && self.cgroups.id(&watched.agent.cgroup).ok() != Some(**id)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        let before = std::mem::take(&mut self.ended);
+        for id in ended.iter().filter(|id| before.contains(*id)) {
+            self.removed(*id, now, out);
+        }
+        self.ended = ended.into_iter().collect();
     }
 
     /// Turns what the kernel has counted since the last time into `loss` events.
     fn read_losses(&mut self, out: &mut Vec<Event>) {
         let mut lost = Vec::new();
         for (id, state) in self.kernel.agent_states() {
-            let Some(watched) = self.watched.get_mut(&id) else {
-                continue;
+            let counted = match self.watched.get_mut(&id) {
+                Some(watched) if watched.decision == Decision::Yes => &mut watched.counted,
+                None if id == NODE => &mut self.node,
+                _ => continue,
             };
-            if watched.decision != Decision::Yes {
-                continue;
-            }
-            let before = std::mem::replace(&mut watched.counted, state);
+            let before = std::mem::replace(counted, state);
             for (reason, stage) in LOSS_REASON_NAMES.iter().enumerate() {
                 let mut kinds = BTreeMap::new();
                 for (class, name) in CLASS_NAMES.iter().enumerate() {

@@ -133,15 +133,17 @@ impl Pipeline {
         self.agents.insert(id, Arc::new(agent));
         let body = event::Body::Agent(AgentChange { state });
         self.emit(id, time, None, body, out);
-        if state == AgentState::Gone {
-            self.agents.remove(&id);
-            self.lost.remove(&id);
-        }
+    }
+
+    /// Forgets an agent that has been gone for long enough: no record of it will come.
+    pub fn forget(&mut self, id: u64) {
+        self.agents.remove(&id);
+        self.lost.remove(&id);
     }
 
     /// Brings in a process that was there before.
-    pub fn take_over(&mut self, pid: u32, time: u64) {
-        self.processes.take_over(pid, time);
+    pub fn take_over(&mut self, pid: u32, time: u64) -> Option<Arc<Process>> {
+        self.processes.take_over(pid, time)
     }
 
     /// Records of an agent (0: of no one agent) were lost.

@@ -6,14 +6,14 @@
 //! arguments tell where something happens. They fire for v1 hierarchies too,
 //! whose ids collide with v2's.
 
-use agent_monitor_common::event::{Cgroup, FlowId, WithData, cgroup_action, kind};
+use agent_monitor_common::event::{Cgroup, WithData, cgroup_action, kind};
 use agent_monitor_common::limits::PATH_CAP;
 use agent_monitor_common::policy::{AgentState, Class, LossReason, Nursery, Watch};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel_str};
 use aya_ebpf::programs::BtfTracePointContext;
 
 use crate::emit;
-use crate::maps::{AGENTS, EVENTS, NURSERIES, OFFSETS, SETTINGS, TASKS, Task, WATCHED};
+use crate::maps::{AGENTS, EVENTS, NURSERIES, OFFSETS, SETTINGS, WATCHED};
 use crate::task;
 
 /// The agent that stands for the node itself in [`AGENTS`].
@@ -128,19 +128,7 @@ pub fn attach(ctx: &BtfTracePointContext) -> i32 {
             (known.agent, from)
         }
         (None, Some(agent)) => {
-            let entered = Task {
-                agent,
-                cgroup: place.id,
-                start,
-                last_rx_flow: FlowId {
-                    cookie: 0,
-                    generation: 0,
-                },
-                last_rx_time: 0,
-            };
-            if TASKS.insert(tgid, entered, 0).is_err() {
-                emit::lose(agent, Class::Process, LossReason::Kernel);
-            }
+            task::remember(tgid, agent, place.id, start);
             (agent, 0)
         }
         (None, None) => return 0,

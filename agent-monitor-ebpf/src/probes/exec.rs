@@ -2,7 +2,7 @@
 //! linux_binprm *bprm)`, fs/exec.c, since 3.4; the new program's memory is in
 //! place, so its argv is what really runs.
 
-use agent_monitor_common::event::{EXEC_DATA, Exec, FlowId, WithData, kind};
+use agent_monitor_common::event::{EXEC_DATA, Exec, WithData, kind};
 use agent_monitor_common::limits::{ARGV_CAP, PATH_CAP, PATH_COMPONENTS};
 use agent_monitor_common::policy::{Class, LossReason};
 use aya_ebpf::helpers::generated::{
@@ -12,7 +12,7 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
 use aya_ebpf::programs::BtfTracePointContext;
 
 use crate::emit;
-use crate::maps::{EVENTS, EXEC_SCRATCH, OFFSETS, TASKS, Task};
+use crate::maps::{EVENTS, EXEC_SCRATCH, OFFSETS};
 use crate::task;
 
 type Record = WithData<Exec, EXEC_DATA>;
@@ -34,19 +34,7 @@ pub fn exec(ctx: &BtfTracePointContext) -> i32 {
     let current = task::current();
     let start = task::start(current);
     if task::remembered(tgid).is_none() {
-        let remembered = Task {
-            agent,
-            cgroup,
-            start,
-            last_rx_flow: FlowId {
-                cookie: 0,
-                generation: 0,
-            },
-            last_rx_time: 0,
-        };
-        if TASKS.insert(tgid, remembered, 0).is_err() {
-            emit::lose(agent, Class::Process, LossReason::Kernel);
-        }
+        task::remember(tgid, agent, cgroup, start);
     }
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };

@@ -1,14 +1,14 @@
 //! `sched_process_fork(struct task_struct *parent, struct task_struct *child)`,
 //! kernel/fork.c, since 2.6; fires for threads too.
 
-use agent_monitor_common::event::{FlowId, Fork, kind};
-use agent_monitor_common::policy::{Class, LossReason};
+use agent_monitor_common::event::{Fork, kind};
+use agent_monitor_common::policy::Class;
 use aya_ebpf::helpers::bpf_get_current_uid_gid;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::programs::BtfTracePointContext;
 
 use crate::emit;
-use crate::maps::{EVENTS, OFFSETS, TASKS, Task};
+use crate::maps::{EVENTS, OFFSETS};
 use crate::task;
 
 /// Remembers a new process of an agent and reports it.
@@ -29,19 +29,7 @@ pub fn fork(ctx: &BtfTracePointContext) -> i32 {
         return 0; // a thread
     }
     let start: u64 = task::read(child, offsets.task_start);
-    let remembered = Task {
-        agent,
-        cgroup,
-        start,
-        last_rx_flow: FlowId {
-            cookie: 0,
-            generation: 0,
-        },
-        last_rx_time: 0,
-    };
-    if TASKS.insert(tgid, remembered, 0).is_err() {
-        emit::lose(agent, Class::Process, LossReason::Kernel);
-    }
+    task::remember(tgid, agent, cgroup, start);
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     emit::record::<Fork>(&EVENTS, Class::Process, agent, now, |record| {

@@ -18,7 +18,7 @@ use agent_monitor_common::policy::{Class, FLOW_SEGMENTS};
 use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::{
     bpf_get_socket_cookie, bpf_ktime_get_boot_ns, bpf_sk_fullsock, bpf_skb_cgroup_id,
-    bpf_skb_load_bytes, bpf_spin_lock, bpf_spin_unlock,
+    bpf_skb_load_bytes, bpf_spin_lock, bpf_spin_unlock, bpf_tcp_sock,
 };
 use aya_ebpf::programs::SkBuffContext;
 
@@ -33,6 +33,8 @@ const IPPROTO_UDP: u32 = 17;
 const TCP_SYN: u8 = 2;
 const TCP_LISTEN: u32 = 10;
 const MAPPED: u32 = 0xffff_0000;
+/// Largest receive window, with the largest scale (RFC 7323, 2.3).
+const MAX_WINDOW: i32 = 1 << 30;
 
 /// What the headers say.
 struct Packet {
@@ -84,7 +86,21 @@ pub fn packet(ctx: &SkBuffContext, way: u32) {
     }
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    segment(ctx, socket, &packet, way, now);
+    let expected = if way == direction::IN && packet.protocol == IPPROTO_TCP {
+        expected(sk)
+    } else {
+        None
+    };
+    segment(ctx, socket, &packet, way, expected, now);
+}
+
+/// The sequence number that TCP waits for on this socket.
+#[inline(always)]
+fn expected(sk: *mut bpf_sock) -> Option<u32> {
+    // SAFETY: a socket from the context, checked for null by the caller.
+    let tcp = unsafe { bpf_tcp_sock(sk) };
+    // SAFETY: checked for null.
+    (!tcp.is_null()).then(|| unsafe { (*tcp).rcv_nxt })
 }
 
 /// A socket of an agent that was not seen being made: it is older than the
@@ -96,9 +112,20 @@ fn take_over<'a>(ctx: &SkBuffContext, sk: *mut bpf_sock) -> Option<&'a mut Sock>
     let agent = task::agent_of_cgroup(cgroup)?;
     // SAFETY: the caller has checked it for null.
     let socket = unsafe { sock::get_or_create(sk) }?;
+    // SAFETY: as above.
+    let full = unsafe { bpf_sk_fullsock(sk) };
+    if full.is_null() {
+        return None;
+    }
     socket.agent = agent;
     socket.cgroup = cgroup;
-    socket.flags = TAKEN_OVER | ESTABLISHED;
+    // SAFETY: checked for null.
+    let (state, protocol) = unsafe { ((*full).state, (*full).protocol) };
+    socket.protocol = protocol;
+    socket.flags = match state {
+        TCP_LISTEN => TAKEN_OVER,
+        _ => TAKEN_OVER | ESTABLISHED,
+    };
     // SAFETY: the hook's context.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
     socket.begin(agent_monitor_common::event::FlowId {
@@ -110,12 +137,19 @@ fn take_over<'a>(ctx: &SkBuffContext, sk: *mut bpf_sock) -> Option<&'a mut Sock>
 
 /// Counts the segment, closes and opens bursts, and sends up what is wanted.
 #[inline(always)]
-fn segment(ctx: &SkBuffContext, socket: &mut Sock, packet: &Packet, way: u32, now: u64) {
+fn segment(
+    ctx: &SkBuffContext,
+    socket: &mut Sock,
+    packet: &Packet,
+    way: u32,
+    expected: Option<u32>,
+    now: u64,
+) {
     let index = (way & 1) as usize;
     // Only a packet that may begin a burst needs its first bytes.
     let begins = socket.burst.packets == 0
         || socket.burst.direction != way
-        || now.wrapping_sub(socket.burst.last) > BURST_QUIET_NS;
+        || now.saturating_sub(socket.burst.last) > BURST_QUIET_NS;
     let mut first = [0u64; BURST_BYTES / 8];
     let mut first_len = 0;
     if begins && packet.len > 0 {
@@ -148,9 +182,16 @@ fn segment(ctx: &SkBuffContext, socket: &mut Sock, packet: &Packet, way: u32, no
     if tcp {
         offset = start.wrapping_sub(half.base);
         let end = start.wrapping_add(packet.len);
-        let ahead = end.wrapping_sub(half.next) as i32;
-        if ahead <= 0 {
-            new = 0; // sent before
+        // Ingress is seen before TCP checks it: a forged segment far ahead must
+        // not make what follows look old, so TCP's own progress is what counts.
+        // A segment that arrives again before its turn is counted twice.
+        let seen = match expected {
+            Some(expected) if socket.flags & ESTABLISHED != 0 => expected,
+            _ => half.next,
+        };
+        let ahead = end.wrapping_sub(seen) as i32;
+        if ahead <= 0 || ahead > MAX_WINDOW {
+            new = 0; // sent before, or outside any window
         } else {
             if (ahead as u32) < new {
                 new = ahead as u32;
@@ -167,7 +208,7 @@ fn segment(ctx: &SkBuffContext, socket: &mut Sock, packet: &Packet, way: u32, no
         half.packets += 1;
         let burst = &mut socket.burst;
         if burst.packets > 0
-            && (burst.direction != way || now.wrapping_sub(burst.last) > BURST_QUIET_NS)
+            && (burst.direction != way || now.saturating_sub(burst.last) > BURST_QUIET_NS)
         {
             ended = *burst;
             burst.packets = 0;
@@ -229,7 +270,7 @@ fn segment(ctx: &SkBuffContext, socket: &mut Sock, packet: &Packet, way: u32, no
             now,
         );
     } else if new > 0 && socket.control.flags & FLOW_SEGMENTS != 0 {
-        emit::record::<Segment>(&PAYLOAD, Class::Burst, socket.agent, now, |record| {
+        emit::record::<Segment>(&PAYLOAD, Class::Segment, socket.agent, now, |record| {
             let value = Segment {
                 header: socket.header(kind::SEGMENT, size_of::<Segment>(), now),
                 flow: socket.flow,
@@ -461,6 +502,29 @@ type Ipv6 = [u32; 10];
 /// The first bytes of a TCP header (RFC 9293, 3.1), enough for its flags.
 type Tcp = [u32; 4];
 
+/// Extension headers that are passed over; more is nothing that TCP or UDP
+/// stacks send.
+const MAX_EXTENSIONS: u32 = 4;
+
+/// The protocol behind IPv6's extension headers, and where it begins. At this
+/// hook packets are whole: fragments are made after it and joined before it.
+#[inline(always)]
+fn after_extensions(ctx: &SkBuffContext, first: u32) -> Option<(u32, u32)> {
+    /// Hop-by-hop options, routing, destination options (RFC 8200, 4).
+    const EXTENSIONS: [u32; 3] = [0, 43, 60];
+    let mut protocol = first;
+    let mut at = size_of::<Ipv6>() as u32;
+    for _ in 0..MAX_EXTENSIONS {
+        if protocol != EXTENSIONS[0] && protocol != EXTENSIONS[1] && protocol != EXTENSIONS[2] {
+            break;
+        }
+        let header: [u8; 2] = ctx.skb.load(at as usize).ok()?;
+        protocol = u32::from(header[0]);
+        at += (u32::from(header[1]) + 1) * 8;
+    }
+    Some((protocol, at))
+}
+
 #[inline(always)]
 fn parse(ctx: &SkBuffContext) -> Option<Packet> {
     // SAFETY: the hook's context.
@@ -482,12 +546,12 @@ fn parse(ctx: &SkBuffContext) -> Option<Packet> {
         )
     } else if ether == ETH_P_IPV6 {
         let ip: Ipv6 = ctx.skb.load(0).ok()?;
-        let protocol = (ip[1] >> 16) & 0xff;
+        let (protocol, transport) = after_extensions(ctx, (ip[1] >> 16) & 0xff)?;
         (
             [ip[2], ip[3], ip[4], ip[5]],
             [ip[6], ip[7], ip[8], ip[9]],
             protocol,
-            40,
+            transport,
         )
     } else {
         return None;

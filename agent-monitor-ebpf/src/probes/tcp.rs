@@ -37,18 +37,16 @@ pub fn state(ctx: &SockOpsContext) {
     };
     match op {
         // Before the SYN: from here on, changes of state are told.
-        BPF_SOCK_OPS_TCP_CONNECT_CB => {
-            let _ = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
-        }
+        BPF_SOCK_OPS_TCP_CONNECT_CB => tell_states(ctx),
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => established(ctx, socket, direction::OUT),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => {
-            let _ = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
             // SAFETY: the hook's context.
             let (cookie, received) =
                 unsafe { (bpf_get_socket_cookie(ctx.as_ptr()), (*ctx.ops).rcv_nxt) };
             // The storage is a copy of the listener's, which holds what came
             // with the last handshake that brought data: this one, if it fits.
             let early = socket.half[direction::IN as usize];
+            socket.flags = 0;
             socket.begin(FlowId {
                 cookie,
                 generation: 0,
@@ -65,8 +63,17 @@ pub fn state(ctx: &SockOpsContext) {
     }
 }
 
+/// Asks for this socket's changes of state, beside what others have asked for.
+#[inline(always)]
+fn tell_states(ctx: &SockOpsContext) {
+    let flags = ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG;
+    let _ = ctx.set_cb_flags(flags as i32);
+}
+
 #[inline(always)]
 fn established(ctx: &SockOpsContext, socket: &mut Sock, way: u32) {
+    // A socket that was made before the watch had nothing to ask with before.
+    tell_states(ctx);
     // SAFETY: the hook's context. At this point no data has been taken in:
     // `rcv_nxt` and `snd_una` are the streams' first bytes
     // (tcp_finish_connect, tcp_rcv_state_process; net/ipv4/tcp_input.c).
@@ -134,6 +141,9 @@ fn closed(ctx: &SockOpsContext, socket: &mut Sock, old_state: u32) {
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     packet::end_burst(socket, now);
+    // The other ring's records of the same time come after this ring's: the last
+    // burst is to be told of first.
+    let now = now + 1;
     emit::record::<Closed>(&EVENTS, Class::Network, socket.agent, now, |record| {
         let value = Closed {
             header: socket.header(kind::CLOSED, size_of::<Closed>(), now),

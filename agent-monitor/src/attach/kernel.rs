@@ -8,7 +8,9 @@ use std::fs::File;
 use std::path::Path;
 
 use agent_monitor_common::event::FlowId;
-use agent_monitor_common::policy::{AgentState, FlowControl, Nursery, Offsets, Settings, Watch};
+use agent_monitor_common::policy::{
+    AgentState, FlowControl, Nursery, Offsets, Settings, Task, Watch,
+};
 use anyhow::{Context as _, Result};
 use aya::maps::{HashMap as KernelMap, MapData, RingBuf};
 use aya::programs::links::CgroupAttachMode;
@@ -40,6 +42,8 @@ unsafe impl Pod for Plain<FlowControl> {}
 unsafe impl Pod for Plain<Offsets> {}
 // SAFETY: as above.
 unsafe impl Pod for Plain<Settings> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<Task> {}
 
 /// The kernel side of a running monitor.
 pub struct Kernel {
@@ -47,6 +51,7 @@ pub struct Kernel {
     watched: KernelMap<MapData, u64, Plain<Watch>>,
     nurseries: KernelMap<MapData, u64, Plain<Nursery>>,
     agents: KernelMap<MapData, u64, Plain<AgentState>>,
+    tasks: KernelMap<MapData, u32, Plain<Task>>,
     flow_control: KernelMap<MapData, u64, Plain<FlowControl>>,
     /// Cgroup programs' links, by attach point, with the cgroup's id: dropped,
     /// they detach.
@@ -81,6 +86,7 @@ impl Kernel {
             watched: take(&mut ebpf, "WATCHED")?,
             nurseries: take(&mut ebpf, "NURSERIES")?,
             agents: take(&mut ebpf, "AGENTS")?,
+            tasks: take(&mut ebpf, "TASKS")?,
             flow_control: take(&mut ebpf, "FLOW_CONTROL")?,
             attached: HashMap::new(),
             ebpf,
@@ -187,6 +193,23 @@ impl Kernel {
             .context(full)
     }
 
+    /// Has a process of an agent remembered that was there before the watch;
+    /// `start` in nanoseconds since boot.
+    ///
+    /// # Errors
+    /// The map is full.
+    pub fn remember(&mut self, pid: u32, agent: u64, cgroup: u64, start: u64) -> Result<()> {
+        let task = Task {
+            agent,
+            cgroup,
+            start,
+            ..Task::default()
+        };
+        self.tasks
+            .insert(pid, Plain(task), 0)
+            .context("too many processes of agents at once")
+    }
+
     /// Stops watching every cgroup of an agent.
     pub fn forget_agent(&mut self, agent: u64) {
         let cgroups: Vec<u64> = self
@@ -248,7 +271,7 @@ impl Kernel {
     }
 }
 
-fn take<V>(ebpf: &mut Ebpf, name: &str) -> Result<KernelMap<MapData, u64, Plain<V>>>
+fn take<K: Pod, V>(ebpf: &mut Ebpf, name: &str) -> Result<KernelMap<MapData, K, Plain<V>>>
 where
     Plain<V>: Pod,
 {
