@@ -139,6 +139,12 @@ impl Pipeline {
     pub fn forget(&mut self, id: u64) {
         self.agents.remove(&id);
         self.lost.remove(&id);
+        self.incidents.forget(id);
+    }
+
+    /// Findings that were not told, because their agent made too many incidents.
+    pub fn withheld(&self) -> u64 {
+        self.incidents.withheld
     }
 
     /// Brings in a process that was there before.

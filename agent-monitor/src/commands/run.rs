@@ -136,15 +136,19 @@ fn watch_agents(
     Ok(())
 }
 
-/// Stores alerts, durably, before anyone sees them; then tells everyone.
+/// Stores alerts, durably and together, before anyone sees them; then tells everyone.
 fn hand_on(events: &mut Vec<Event>, store: &Store, hub: &Hub, unstored: &mut u64) {
+    let alerts: Vec<&Event> = events
+        .iter()
+        .filter(|event| matches!(event.body, Body::Alert(_)))
+        .collect();
+    if !alerts.is_empty()
+        && let Err(error) = store.append_all(&alerts)
+    {
+        *unstored += alerts.len() as u64;
+        tracing::error!(alerts = alerts.len(), "alerts could not be stored: {error}");
+    }
     for event in events.drain(..) {
-        if matches!(event.body, Body::Alert(_))
-            && let Err(error) = store.append(&event)
-        {
-            *unstored += 1;
-            tracing::error!(id = &*event.id, "an alert could not be stored: {error}");
-        }
         hub.publish(Arc::new(event));
     }
 }

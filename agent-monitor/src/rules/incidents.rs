@@ -4,6 +4,7 @@
 //! its subjects. What raises the stage of evidence is told as a new revision;
 //! the rest is counted.
 
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -16,10 +17,22 @@ const MAX_INCIDENTS: usize = 4_096;
 /// Lines of evidence that are kept, and events that are referred to.
 const MAX_EVIDENCE: usize = 32;
 
+/// Bytes of one line of evidence; the events behind an alert have the rest.
+const MAX_LINE: usize = 512;
+/// New incidents an agent may cause in a minute. One that makes thousands, such
+/// as a command line repeated in a loop, must not keep the others' from being
+/// stored; what is withheld is counted.
+const MAX_NEW: u32 = 60;
+const MINUTE: u64 = 60_000_000_000;
+
 /// Incidents that can still grow.
 #[derive(Default)]
 pub struct Incidents {
     open: Vec<Incident>,
+    /// Agent → begin of the current minute, and new incidents in it.
+    new: HashMap<u64, (Timestamp, u32)>,
+    /// Findings that would have begun an incident too many.
+    pub withheld: u64,
 }
 
 struct Incident {
@@ -58,6 +71,10 @@ impl Incidents {
         let place = match place {
             Some(place) => place,
             None => {
+                if !self.may_begin(finding.agent, time) {
+                    self.withheld += 1;
+                    return None;
+                }
                 if self.open.len() >= MAX_INCIDENTS {
                     self.close_quietest();
                 }
@@ -66,6 +83,20 @@ impl Incidents {
             }
         };
         self.open[place].add(finding, event, time, coverage)
+    }
+
+    fn may_begin(&mut self, agent: u64, time: Timestamp) -> bool {
+        let (begun, count) = self.new.entry(agent).or_insert((time, 0));
+        if time.0.saturating_sub(begun.0) >= MINUTE {
+            (*begun, *count) = (time, 0);
+        }
+        *count += 1;
+        *count <= MAX_NEW
+    }
+
+    /// Forgets an agent that is gone; its incidents stay until they are quiet.
+    pub fn forget(&mut self, agent: u64) {
+        self.new.remove(&agent);
     }
 
     fn close_quietest(&mut self) {
@@ -131,8 +162,9 @@ impl Incident {
         self.count += 1;
         self.last_seen = time;
         for line in &finding.evidence {
-            if self.evidence.len() < MAX_EVIDENCE && !self.evidence.contains(line) {
-                self.evidence.push(line.clone());
+            let line = cut(line);
+            if self.evidence.len() < MAX_EVIDENCE && !self.evidence.contains(&line) {
+                self.evidence.push(line);
             }
         }
         if let Some(event) = event
@@ -145,7 +177,7 @@ impl Incident {
             return None;
         }
         self.stage = finding.stage;
-        self.summary.clone_from(&finding.summary);
+        self.summary = cut(&finding.summary);
         self.revision += 1;
         let (severity, confidence) = *self.rule.stages.get(self.stage)?;
         Some(Alert {
@@ -164,5 +196,90 @@ impl Incident {
             last_seen: self.last_seen,
             coverage: coverage.to_owned(),
         })
+    }
+}
+
+/// A line of evidence, cut at [`MAX_LINE`].
+fn cut(line: &str) -> String {
+    match line.len() <= MAX_LINE {
+        true => line.to_owned(),
+        false => format!("{}…", &line[..line.floor_char_boundary(MAX_LINE)]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::ProcessKey;
+    use crate::detect::tunnel::SSH_RULE;
+
+    fn finding(pid: u32, stage: usize) -> Finding {
+        Finding {
+            rule: SSH_RULE,
+            stage,
+            agent: 7,
+            process: None,
+            subjects: vec![Subject::Process(ProcessKey { pid, start: 1 })],
+            summary: "a tunnel".to_owned(),
+            evidence: vec![format!("stage {stage}"), "x".repeat(10_000)],
+            time: 0,
+        }
+    }
+
+    #[test]
+    fn findings_about_one_process_are_one_incident_that_grows() {
+        let mut incidents = Incidents::default();
+        let mut take =
+            |stage, time| incidents.take(&finding(5, stage), None, Timestamp(time), "complete");
+        let first = take(0, 1).expect("an incident begins");
+        let second = take(2, 2).expect("it grows");
+        assert_eq!(first.incident, second.incident);
+        assert_eq!((first.revision, second.revision, second.count), (1, 2, 2));
+        assert_eq!(take(1, 3), None, "what proves less is only counted");
+    }
+
+    #[test]
+    fn another_process_is_another_incident() {
+        let mut incidents = Incidents::default();
+        let mut take = |pid| {
+            incidents
+                .take(&finding(pid, 0), None, Timestamp(1), "complete")
+                .map(|a| a.incident)
+        };
+        assert_ne!(take(5), take(6));
+    }
+
+    #[test]
+    fn lines_of_evidence_are_cut() {
+        let mut incidents = Incidents::default();
+        let alert = incidents.take(&finding(5, 0), None, Timestamp(1), "complete");
+        let longest = alert
+            .expect("an incident")
+            .evidence
+            .iter()
+            .map(String::len)
+            .max();
+        assert!(longest <= Some(MAX_LINE + 3), "{longest:?}");
+    }
+
+    #[test]
+    fn an_agent_that_makes_incidents_in_a_loop_is_held_back_and_counted() {
+        let mut incidents = Incidents::default();
+        let began = (0..1000)
+            .filter(|pid| {
+                let found = finding(*pid, 0);
+                incidents
+                    .take(&found, None, Timestamp(1), "complete")
+                    .is_some()
+            })
+            .count();
+        assert_eq!(began, MAX_NEW as usize);
+        assert_eq!(incidents.withheld, 1000 - u64::from(MAX_NEW));
+        let later = Timestamp(1 + MINUTE);
+        assert!(
+            incidents
+                .take(&finding(5000, 0), None, later, "complete")
+                .is_some()
+        );
     }
 }

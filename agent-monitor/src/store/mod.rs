@@ -152,41 +152,27 @@ impl Store {
     /// The event is no alert, another alert has its id, or the disk is full or
     /// failing. Nothing of a failed append remains, and the next may succeed.
     pub fn append(&self, event: &Event) -> Result<Seq, StoreError> {
-        let Body::Alert(alert) = &event.body else {
-            return Err(StoreError::NotAnAlert(event.body.kind()));
-        };
-        let json = serde_json::to_string(event).map_err(StoreError::Json)?;
+        self.append_all(&[event])
+    }
+
+    /// As [`Store::append`] for several alerts in one transaction, all or none;
+    /// gives the number of the last.
+    ///
+    /// # Errors
+    /// As [`Store::append`].
+    pub fn append_all(&self, events: &[&Event]) -> Result<Seq, StoreError> {
         let mut writer = self.writer();
         let transaction = writer.transaction()?;
-        let known: Option<(Seq, String)> = transaction
-            .prepare_cached("SELECT seq, json FROM alerts WHERE id = ?1")?
-            .query_row([&*event.id], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        if let Some((seq, stored)) = known {
-            return if stored == json {
-                Ok(seq)
-            } else {
-                Err(StoreError::IdTaken(event.id.to_string()))
-            };
+        let mut newest = 0;
+        for event in events {
+            newest = insert(&transaction, event)?;
         }
-        transaction
-            .prepare_cached(
-                "INSERT INTO alerts (id, time_ns, incident, revision, rule, severity, json)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            )?
-            .execute(params![
-                &*event.id,
-                i64::try_from(event.time.0).unwrap_or(i64::MAX),
-                alert.incident,
-                alert.revision,
-                alert.rule,
-                severity_name(alert.severity),
-                json,
-            ])?;
-        let seq = transaction.last_insert_rowid();
         transaction.commit()?;
-        self.inner.newest.send_replace(seq);
-        Ok(seq)
+        drop(writer);
+        self.inner
+            .newest
+            .send_if_modified(|seq| newest > std::mem::replace(seq, newest.max(*seq)));
+        Ok(newest)
     }
 
     /// At most `limit` alerts with a number above `seq`, in order.
@@ -254,6 +240,40 @@ impl Store {
 /// dropping one rolls it back. So the connection is good to use.
 fn guard(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
     connection.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Inserts an alert, unless it is there already; gives its number.
+fn insert(transaction: &rusqlite::Transaction<'_>, event: &Event) -> Result<Seq, StoreError> {
+    let Body::Alert(alert) = &event.body else {
+        return Err(StoreError::NotAnAlert(event.body.kind()));
+    };
+    let json = serde_json::to_string(event).map_err(StoreError::Json)?;
+    let known: Option<(Seq, String)> = transaction
+        .prepare_cached("SELECT seq, json FROM alerts WHERE id = ?1")?
+        .query_row([&*event.id], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    if let Some((seq, stored)) = known {
+        return if stored == json {
+            Ok(seq)
+        } else {
+            Err(StoreError::IdTaken(event.id.to_string()))
+        };
+    }
+    transaction
+        .prepare_cached(
+            "INSERT INTO alerts (id, time_ns, incident, revision, rule, severity, json)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            &*event.id,
+            i64::try_from(event.time.0).unwrap_or(i64::MAX),
+            alert.incident,
+            alert.revision,
+            alert.rule,
+            severity_name(alert.severity),
+            json,
+        ])?;
+    Ok(transaction.last_insert_rowid())
 }
 
 /// As in the event's JSON.

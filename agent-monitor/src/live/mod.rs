@@ -1,0 +1,341 @@
+//! The live end: which cgroups are agents, and the kernel's records of them.
+//!
+//! A cgroup that may be an agent is watched from birth by the kernel; whether it
+//! is one is decided here. While a container runtime has to be asked, its
+//! records are held, bounded; then they are released in order, or dropped.
+
+mod agents;
+mod losses;
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::fs::File;
+use std::io::BufWriter;
+use std::time::Duration;
+
+use agent_monitor_common::event::kind;
+use agent_monitor_common::limits::MAX_AGENTS;
+use agent_monitor_common::policy::{
+    AgentState as KernelState, CLASS_NAMES, CLASSES, LOSS_REASON_NAMES, Settings,
+};
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+
+use crate::api::status::AgentStatus;
+use crate::attach::{Kernel, offsets};
+use crate::capture::recording::{RecordedAgent, Writer};
+use crate::capture::rings::{Rings, boot_time};
+use crate::decode::{self, Body, CgroupAction, ProcessKey};
+use crate::enrich::cgroup_path::{ContainerRef, agent_root, parent};
+use crate::enrich::cgroupfs::CgroupFs;
+use crate::enrich::lookups::{Answer, Lookups};
+use crate::enrich::runtime::RuntimeInfo;
+use crate::enrich::selector::{Decision, Selectors};
+use crate::event::{Agent, AgentState, Container, Event, Loss};
+use crate::pipeline::Pipeline;
+
+/// Records of each class that an agent may cause in a second: several times
+/// what builds and test suites do, and below what fills a ring in the time
+/// user space may be kept from running.
+const QUOTA: [u64; CLASSES] = [20_000, 30_000, 30_000, 60_000, 60_000];
+/// Records that are held of one agent while a selector is undecided, and of all.
+const MAX_HELD: usize = 4_096;
+const MAX_HELD_IN_ALL: usize = 16_384;
+/// Cgroups looked at when the watch begins.
+const MAX_SCAN: usize = 65_536;
+/// How often losses are read from the kernel.
+const LOSS_EVERY: u64 = 500_000_000;
+/// How often what is known of agents is compared with what there is.
+const MEND_EVERY: u64 = 2_000_000_000;
+/// The kernel's agent that stands for the node.
+const NODE: u64 = 0;
+/// How long an agent's counters stay after its cgroup is gone: connections
+/// outlive the process that made them.
+const TOMBSTONE: u64 = 30_000_000_000;
+/// Longest wait for records.
+const IDLE: Duration = Duration::from_millis(100);
+
+/// A cgroup that is, or may be, an agent.
+struct Watched {
+    agent: Agent,
+    container: Option<ContainerRef>,
+    decision: Decision,
+    held: VecDeque<Bytes>,
+    /// Times that were not covered, told once it has appeared: why, from, to.
+    gaps: Vec<(&'static str, u64, u64)>,
+    /// What the kernel had counted when last read.
+    counted: KernelState,
+    /// Its network could not be covered.
+    unseen: bool,
+    /// When it was first watched.
+    born: u64,
+    /// When its cgroup was removed.
+    gone: Option<u64>,
+}
+
+/// A running watch.
+pub struct Live {
+    kernel: Kernel,
+    rings: Rings,
+    cgroups: CgroupFs,
+    selectors: Selectors,
+    lookups: Lookups,
+    answers: tokio::sync::mpsc::Receiver<(ContainerRef, Answer)>,
+    pipeline: Pipeline,
+    watched: HashMap<u64, Watched>,
+    held: usize,
+    /// Containers that could not be asked for yet: as many as there are agents, at most.
+    unasked: Vec<ContainerRef>,
+    /// Agents of the kernel's that were not known here when last looked at.
+    strangers: HashSet<u64>,
+    /// Agents whose cgroup was gone when last looked at.
+    ended: HashSet<u64>,
+    mended: u64,
+    /// What the kernel had counted for the node when last read.
+    node: KernelState,
+    losses_read: u64,
+    losses: BTreeMap<&'static str, u64>,
+    recording: Option<Writer<BufWriter<File>>>,
+}
+
+impl Live {
+    /// Loads and attaches everything, and adopts the agents that are there.
+    ///
+    /// # Errors
+    /// There is no cgroup2, or the kernel refuses a program: nothing stays attached.
+    pub fn start(
+        cgroups: CgroupFs,
+        selectors: Selectors,
+        lookups: Lookups,
+        answers: tokio::sync::mpsc::Receiver<(ContainerRef, Answer)>,
+        pipeline: Pipeline,
+        out: &mut Vec<Event>,
+    ) -> Result<Self> {
+        let settings = Settings {
+            quota: QUOTA,
+            watch_containers: u32::from(selectors.chooses_containers()),
+            pad: 0,
+        };
+        let mut kernel = Kernel::load(offsets::resolve_in_child()?, settings)?;
+        let rings = Rings::new(kernel.rings()?);
+        kernel.count_for_the_node()?;
+        for place in selectors.birthplaces() {
+            let place = place.existing(|path| cgroups.dir(path).is_dir());
+            let id = cgroups.id(&place.base).with_context(|| {
+                format!(
+                    "cannot look at the cgroup {}",
+                    cgroups.dir(&place.base).display()
+                )
+            })?;
+            kernel.nursery(id, place.depth)?;
+        }
+        kernel.attach_node()?;
+        let mut live = Self {
+            kernel,
+            rings,
+            cgroups,
+            selectors,
+            lookups,
+            answers,
+            pipeline,
+            watched: HashMap::new(),
+            held: 0,
+            unasked: Vec::new(),
+            strangers: HashSet::new(),
+            ended: HashSet::new(),
+            mended: boot_time(),
+            node: KernelState::default(),
+            losses_read: 0,
+            losses: BTreeMap::new(),
+            recording: None,
+        };
+        live.adopt(out);
+        Ok(live)
+    }
+
+    /// Writes every record of an agent to a recording, from now on.
+    ///
+    /// # Errors
+    /// Writing failed.
+    pub fn record_to(&mut self, mut recording: Writer<BufWriter<File>>) -> Result<()> {
+        for (id, watched) in &self.watched {
+            if watched.decision == Decision::Yes {
+                recording.agent(&recorded(*id, &watched.agent))?;
+            }
+        }
+        self.recording = Some(recording);
+        Ok(())
+    }
+
+    /// Ends the recording, if there is one.
+    ///
+    /// # Errors
+    /// Writing failed.
+    pub fn finish_recording(&mut self) -> Result<()> {
+        match self.recording.take() {
+            Some(recording) => Ok(recording.finish()?),
+            None => Ok(()),
+        }
+    }
+
+    /// The pipeline, to look at.
+    pub fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
+    }
+
+    /// Where network programs are attached.
+    pub fn attach_points(&self) -> impl Iterator<Item = &str> {
+        self.kernel.attach_points()
+    }
+
+    /// Agents, those included whose selector is undecided.
+    pub fn agents(&self) -> impl Iterator<Item = AgentStatus> {
+        self.watched
+            .values()
+            .filter(|watched| watched.gone.is_none())
+            .map(|watched| {
+                let point = self.selectors.attach_point(&watched.agent.cgroup);
+                AgentStatus {
+                    id: watched.agent.id.clone(),
+                    name: watched.agent.name.clone(),
+                    cgroup: watched.agent.cgroup.clone(),
+                    state: match watched.decision {
+                        Decision::Undecided => "tentative".to_owned(),
+                        Decision::Yes | Decision::No => "watched".to_owned(),
+                    },
+                    attached: self
+                        .kernel
+                        .attach_points()
+                        .any(|attached| attached == point),
+                    events: watched.counted.emitted.iter().sum(),
+                    lost: watched.counted.lost.iter().flatten().sum(),
+                }
+            })
+    }
+
+    /// Records lost since the start, by the stage that lost them.
+    pub fn losses(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.losses
+            .iter()
+            .map(|(stage, records)| (*stage, *records))
+    }
+
+    /// Waits for records, a tenth of a second at most, and takes them.
+    ///
+    /// # Errors
+    /// The rings cannot be waited for, or the recording cannot be written.
+    pub fn step(&mut self, out: &mut Vec<Event>) -> Result<()> {
+        self.rings
+            .wait(IDLE)
+            .context("cannot wait for the kernel's records")?;
+        self.take(false, out)
+    }
+
+    /// Takes everything that is left, without waiting.
+    ///
+    /// # Errors
+    /// The recording cannot be written.
+    pub fn take_rest(&mut self, out: &mut Vec<Event>) -> Result<()> {
+        self.take(true, out)
+    }
+
+    fn take(&mut self, all: bool, out: &mut Vec<Event>) -> Result<()> {
+        let mut records = Vec::new();
+        self.rings.drain(all, |bytes| records.push(bytes));
+        for bytes in records {
+            self.record(bytes, out)?;
+        }
+        while let Ok((container, answer)) = self.answers.try_recv() {
+            self.answered(&container, answer, out)?;
+        }
+        for wish in self.pipeline.steering() {
+            match wish.control {
+                // A full map leaves the flow at its default: its bursts still come.
+                Some(control) => drop(self.kernel.steer(wish.flow, control)),
+                None => self.kernel.unsteer(wish.flow),
+            }
+        }
+        let now = boot_time();
+        if now.saturating_sub(self.losses_read) >= LOSS_EVERY || all {
+            self.losses_read = now;
+            self.read_losses(out);
+            self.bury(now);
+            self.cover_the_unseen(out);
+            if now.saturating_sub(self.mended) >= MEND_EVERY {
+                self.mended = now;
+                self.mend(now, out);
+            }
+            let lookups = &self.lookups;
+            self.unasked
+                .retain(|container| !lookups.ask(container.clone()));
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, bytes: Bytes, out: &mut Vec<Event>) -> Result<()> {
+        let Ok(header) = decode::header(&bytes) else {
+            self.pipeline.bytes(&bytes, out);
+            return Ok(());
+        };
+        if header.kind == kind::CGROUP
+            && let Ok(record) = decode::record(&bytes)
+            && let Body::Cgroup {
+                action, id, path, ..
+            } = &record.body
+        {
+            match action {
+                CgroupAction::Created if *id == record.agent || record.agent == 0 => {
+                    self.born(*id, path, record.time, out);
+                }
+                CgroupAction::Removed if *id == record.agent => {
+                    self.pass(record.agent, bytes, out)?;
+                    self.removed(*id, record.time, out);
+                    return Ok(());
+                }
+                _ => {}
+            }
+        }
+        self.pass(header.agent, bytes, out)
+    }
+
+    /// Hands a record on if its agent is one, holds it while that is undecided.
+    fn pass(&mut self, agent: u64, bytes: Bytes, out: &mut Vec<Event>) -> Result<()> {
+        let Some(watched) = self.watched.get_mut(&agent) else {
+            return Ok(());
+        };
+        match watched.decision {
+            Decision::Yes => {
+                if let Some(recording) = &mut self.recording {
+                    recording
+                        .record(&bytes)
+                        .context("cannot write the recording")?;
+                }
+                self.pipeline.bytes(&bytes, out);
+            }
+            Decision::No => {}
+            Decision::Undecided => {
+                if watched.held.len() < MAX_HELD && self.held < MAX_HELD_IN_ALL {
+                    // A copy: records lie together in larger pieces of memory.
+                    watched.held.push_back(Bytes::copy_from_slice(&bytes));
+                    self.held += 1;
+                } else {
+                    let loss = Loss {
+                        stage: "held",
+                        records: 1,
+                        kinds: [("record", 1)].into_iter().collect(),
+                    };
+                    self.lost(agent, loss, out);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn recorded(id: u64, agent: &Agent) -> RecordedAgent {
+    RecordedAgent {
+        cgroup_id: id,
+        id: agent.id.clone(),
+        name: agent.name.clone(),
+        cgroup: agent.cgroup.clone(),
+    }
+}
