@@ -519,10 +519,10 @@ fn as_string<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Erro
     clippy::trivially_copy_pass_by_ref,
     reason = "serde passes a reference"
 )]
-fn is_empty<T>(slice: &Arc<[T]>) -> bool {
-    slice.is_empty()
-}
-
 fn is_false(value: &bool) -> bool {
     !*value
+}
+
+fn is_empty<T>(slice: &Arc<[T]>) -> bool {
+    slice.is_empty()
 }

@@ -134,13 +134,16 @@ mod tests {
         Skipped(u32),
     }
 
-    fn run(pieces: &[(u32, &'static [u8], u32)]) -> Vec<Out> {
+    /// Offset, bytes, bytes of the segment from there on.
+    type Sent = (u32, &'static [u8], u32);
+
+    fn run(pieces: &[Sent]) -> Vec<Out> {
         let at_once: Vec<_> = pieces.iter().map(|piece| (0, *piece)).collect();
         run_at(&at_once)
     }
 
     /// Pieces, each with the millisecond it comes at.
-    fn run_at(pieces: &[(u64, (u32, &'static [u8], u32))]) -> Vec<Out> {
+    fn run_at(pieces: &[(u64, Sent)]) -> Vec<Out> {
         let mut stream = Stream::default();
         let mut out = Vec::new();
         for &(at, (offset, data, left)) in pieces {
