@@ -130,7 +130,8 @@ pub struct Pod {
     pub name: String,
 }
 
-/// A process, keyed by id and start: ids are reused.
+/// A process, keyed by id and start: ids are reused. What a child has from its
+/// parent is shared with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Process {
     /// Thread-group id in the host's pid namespace.
@@ -148,13 +149,13 @@ pub struct Process {
     pub comm: String,
     /// Path of the executable.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub exe: Option<String>,
+    pub exe: Option<Arc<str>>,
     /// Arguments, the program's name first.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub argv: Vec<String>,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub argv: Arc<[String]>,
     /// Nearest first.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub ancestors: Vec<Ancestor>,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub ancestors: Arc<[Ancestor]>,
 }
 
 /// A process above another.
@@ -166,7 +167,7 @@ pub struct Ancestor {
     pub comm: String,
     /// Path of the executable.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub exe: Option<String>,
+    pub exe: Option<Arc<str>>,
 }
 
 /// An address and a port.
@@ -260,7 +261,7 @@ pub struct Exec {
     /// As given to execve().
     pub filename: String,
     /// Arguments, the program's name first.
-    pub argv: Vec<String>,
+    pub argv: Arc<[String]>,
     /// argv was longer than what is kept.
     #[serde(skip_serializing_if = "is_false")]
     pub argv_truncated: bool,
@@ -395,7 +396,7 @@ pub struct Flow {
 /// Body of a `cgroup` event.
 #[derive(Clone, Debug, Serialize)]
 pub struct Cgroup {
-    /// `created`, `removed` or `moved`.
+    /// `created`, `removed` or `entered`.
     pub action: &'static str,
     /// Path below the cgroup2 mount.
     pub path: String,
@@ -520,4 +521,8 @@ fn as_string<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Erro
 )]
 fn is_false(value: &bool) -> bool {
     !*value
+}
+
+fn is_empty<T>(slice: &Arc<[T]>) -> bool {
+    slice.is_empty()
 }

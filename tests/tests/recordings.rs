@@ -12,7 +12,7 @@ fn alerts(name: &str) -> Vec<(&'static str, Severity, Confidence)> {
         .join(name)
         .with_extension("agmr");
     let mut alerts = Vec::new();
-    replay(&file, |event| {
+    replay(&file, 0, |event| {
         if let Body::Alert(alert) = &event.body {
             assert_eq!(alert.coverage, "complete");
             alerts.push((alert.rule, alert.severity, alert.confidence));
@@ -66,7 +66,7 @@ fn a_replay_gives_the_same_events_each_time() {
         .join("data/recordings/ssh_reverse_tunnel_with_traffic.agmr");
     let events = || {
         let mut lines = Vec::new();
-        replay(&file, |event| {
+        replay(&file, 0, |event| {
             lines.push(serde_json::to_string(event)?);
             Ok(())
         })

@@ -11,7 +11,10 @@
 
 #![forbid(unsafe_code)]
 
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -70,6 +73,33 @@ pub enum Error {
     /// Damage.
     #[error("the recording is damaged at byte {0}")]
     Damaged(u64),
+}
+
+/// Makes a new file that only its owner can read and write. A file of this user's
+/// that was there is removed, not written over: others may be able to read it, or
+/// have it open.
+///
+/// # Errors
+/// What was there is a link, no regular file, or another user's; it stays as it
+/// is. Or the directory cannot be written to.
+pub fn create(path: &Path) -> io::Result<File> {
+    match fs::symlink_metadata(path) {
+        Ok(old) if old.is_file() && old.uid() == rustix::process::geteuid().as_raw() => {
+            fs::remove_file(path)?;
+        }
+        Ok(_) => {
+            let why = "it exists and is not a regular file of this user's; name another";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    // O_EXCL follows no link that came in between (open(2)).
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
 }
 
 /// Writes a recording.
@@ -207,6 +237,7 @@ fn checksum(kind: u32, payload: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
     fn recording() -> Vec<u8> {
         let about = About {
@@ -227,6 +258,36 @@ mod tests {
         writer.record(b"two").expect("a Vec takes all");
         writer.finish().expect("a Vec takes all");
         bytes
+    }
+
+    #[test]
+    fn only_the_owner_can_read_a_recording_even_where_others_could_read_an_older_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a.agmr");
+        fs::write(&path, "old").expect("a file");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("it is ours");
+        let mut reader = File::open(&path).expect("it can be read");
+        let mut file = create(&path).expect("it is ours");
+        file.write_all(b"new").expect("it can be written");
+        let new = fs::metadata(&path).expect("it is there");
+        assert_eq!((new.mode() & 0o7777, new.len()), (0o600, 3));
+        let mut seen = String::new();
+        reader.read_to_string(&mut seen).expect("it can be read");
+        assert_eq!(seen, "old");
+    }
+
+    #[test]
+    fn a_link_or_what_is_no_regular_file_is_left_as_it_is() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (target, link) = (dir.path().join("target"), dir.path().join("link"));
+        fs::write(&target, "kept").expect("a file");
+        std::os::unix::fs::symlink(&target, &link).expect("a link");
+        for path in [link.as_path(), dir.path(), Path::new("/dev/null")] {
+            let error = create(path).expect_err("it is no regular file");
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "{path:?}");
+        }
+        assert_eq!(fs::read(&target).expect("it is there"), b"kept");
+        assert!(link.is_symlink());
     }
 
     #[test]

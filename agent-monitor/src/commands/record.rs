@@ -1,19 +1,15 @@
 //! `agent-monitor record`: the kernel's records of agents, into a file.
 
-use std::fs::OpenOptions;
 use std::io::BufWriter;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::watch;
-use crate::capture::recording::{About, Writer};
+use crate::capture::recording::{About, Writer, create};
 use crate::capture::rings::boot_epoch;
 use crate::cli::RecordArgs;
 use crate::enrich::selector::Selector;
@@ -31,22 +27,13 @@ pub fn run(args: RecordArgs) -> Result<ExitCode> {
         .build()
         .context("cannot start")?;
     let _entered = runtime.enter();
-    let stop = Arc::new(AtomicBool::new(false));
-    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
-        let mut signals = signal(kind).context("cannot listen for signals")?;
-        let stop = stop.clone();
-        runtime.spawn(async move {
-            if signals.recv().await.is_some() {
-                stop.store(true, Ordering::Relaxed);
-            }
-        });
-    }
+    let stop = watch::stop_on_signals()?;
     record(args.agents.agents, &args.file, args.duration, &stop)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Records until `stop` is set, or for as long as `time` says. The file holds
-/// what agents sent and were sent: only its owner can read it.
+/// what agents sent and were sent, so it is made as [`create`] does.
 ///
 /// # Errors
 /// The watch cannot be started, or the file cannot be written.
@@ -59,13 +46,7 @@ pub fn record(
     let cannot = || format!("cannot write the recording {}", file.display());
     let mut events = Vec::new();
     let mut live = watch::start(selectors, &mut events)?;
-    let to = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(file)
-        .with_context(cannot)?;
+    let to = create(file).with_context(cannot)?;
     let about = About {
         node: watch::node(),
         kernel: rustix::system::uname()

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::watch;
 use crate::api::hub::Hub;
@@ -63,8 +62,7 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     let (stop_sinks, stopping) = tokio::sync::watch::channel(false);
     let sinks = Sinks::start(&config.sinks, &store, &stopping);
 
-    let stop = Arc::new(AtomicBool::new(false));
-    stop_on_signals(&runtime, &stop)?;
+    let stop = watch::stop_on_signals()?;
     let hub = Hub::new(watch::node().into());
     let status = Arc::new(Mutex::new(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -189,19 +187,6 @@ fn sink_status(sink: crate::sinks::SinkStatus) -> SinkStatus {
         lag: sink.lag,
         last_error: sink.last_error,
     }
-}
-
-fn stop_on_signals(runtime: &tokio::runtime::Runtime, stop: &Arc<AtomicBool>) -> Result<()> {
-    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
-        let mut signals = signal(kind).context("cannot listen for signals")?;
-        let stop = stop.clone();
-        runtime.spawn(async move {
-            if signals.recv().await.is_some() {
-                stop.store(true, Ordering::Relaxed);
-            }
-        });
-    }
-    Ok(())
 }
 
 /// The id of a group, from /etc/group (group(5)).

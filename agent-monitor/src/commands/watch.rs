@@ -1,9 +1,12 @@
 //! What `run` and `record` share: a live watch from a list of selectors.
 
 use std::io::IsTerminal as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::capture::rings::boot_epoch;
 use crate::enrich::cgroupfs::CgroupFs;
@@ -47,6 +50,24 @@ pub fn need_root() -> Result<()> {
         bail!("watching agents needs root: run this with sudo, or as a systemd service");
     }
     Ok(())
+}
+
+/// What SIGINT or SIGTERM sets from now on; to be called on a runtime of tokio's.
+///
+/// # Errors
+/// Signals cannot be listened for.
+pub fn stop_on_signals() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let mut signals = signal(kind).context("cannot listen for signals")?;
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            if signals.recv().await.is_some() {
+                stop.store(true, Ordering::Relaxed);
+            }
+        });
+    }
+    Ok(stop)
 }
 
 /// Starts a live watch; to be called on a runtime of tokio's.

@@ -3,9 +3,10 @@
 
 #![forbid(unsafe_code)]
 
-mod text;
+pub(crate) mod text;
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 use agent_monitor_common::event as wire;
 use agent_monitor_common::event::{FlowId, Header, cgroup_action, direction, kind};
@@ -147,9 +148,9 @@ pub struct Exec {
     /// As given to execve().
     pub filename: String,
     /// Path of the executable.
-    pub exe: String,
-    /// Arguments.
-    pub argv: Vec<String>,
+    pub exe: Arc<str>,
+    /// Arguments, at most [`text::MAX_ARGUMENTS`].
+    pub argv: Arc<[String]>,
     /// argv was longer.
     pub argv_truncated: bool,
     /// Inode of the executable.
@@ -347,14 +348,15 @@ fn exec(bytes: &[u8]) -> Result<Body, Error> {
         .split_at_checked(size(exec.exe_len)?)
         .ok_or(Error::Length)?;
     let argv = rest.get(..size(exec.argv_len)?).ok_or(Error::Length)?;
+    let (argv, more) = text::arguments(argv);
     Ok(Body::Exec(Box::new(Exec {
         parent: ProcessKey::from_ns(exec.ppid, exec.parent_start),
         uid: exec.uid,
         comm: text::until_nul(&exec.comm),
         filename: text::until_nul(filename),
-        exe: text::path_from_leaf(exe),
-        argv: text::arguments(argv),
-        argv_truncated: exec.argv_total > exec.argv_len,
+        exe: text::path_from_leaf(exe).into(),
+        argv,
+        argv_truncated: more || exec.argv_total > exec.argv_len,
         inode: exec.inode,
         device: exec.device,
         links: exec.links,

@@ -86,8 +86,8 @@ fn reads_an_exec_with_path_and_arguments_in_order() {
         panic!("not an exec: {record:?}")
     };
     assert_eq!(exec.filename, "ssh");
-    assert_eq!(exec.exe, "/bin/ssh");
-    assert_eq!(exec.argv, ["ssh", "-N", "-R"]);
+    assert_eq!(&*exec.exe, "/bin/ssh");
+    assert_eq!(*exec.argv, ["ssh", "-N", "-R"]);
     assert!(!exec.argv_truncated);
 }
 

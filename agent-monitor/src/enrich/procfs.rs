@@ -5,8 +5,11 @@
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use agent_monitor_common::limits::ARGV_CAP;
+
+use crate::decode::text;
 
 /// Most bytes that are read of `stat` and `status`: both are below 4 KiB.
 const FILE_CAP: u64 = 16 << 10;
@@ -23,9 +26,9 @@ pub struct ProcInfo {
     /// Name.
     pub comm: String,
     /// Path of the executable; kernel threads have none.
-    pub exe: Option<String>,
-    /// Arguments, cut at [`ARGV_CAP`] bytes.
-    pub argv: Vec<String>,
+    pub exe: Option<Arc<str>>,
+    /// Arguments, cut at [`ARGV_CAP`] bytes and [`text::MAX_ARGUMENTS`].
+    pub argv: Arc<[String]>,
 }
 
 /// A proc file system of the host's pid namespace.
@@ -64,22 +67,10 @@ impl Procfs {
             ppid: stat.ppid,
             uid: real_uid(&status),
             comm: stat.comm,
-            exe: exe.map(|path| path.to_string_lossy().into_owned()),
-            argv: split_argv(&cmdline),
+            exe: exe.map(|path| path.to_string_lossy().into()),
+            argv: text::arguments(&cmdline).0,
         })
     }
-}
-
-/// Arguments as they lie in memory: each ends with a NUL, the last perhaps not.
-pub fn split_argv(bytes: &[u8]) -> Vec<String> {
-    if bytes.is_empty() {
-        return Vec::new();
-    }
-    let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
-    bytes
-        .split(|&byte| byte == 0)
-        .map(|argument| String::from_utf8_lossy(argument).into_owned())
-        .collect()
 }
 
 struct Stat {
@@ -141,7 +132,7 @@ mod tests {
         assert_eq!(info.uid, Some(rustix::process::getuid().as_raw()));
         let exe = std::env::current_exe().expect("a path");
         assert_eq!(info.exe.as_deref(), exe.to_str());
-        assert_eq!(info.argv, std::env::args().collect::<Vec<_>>());
+        assert_eq!(*info.argv, std::env::args().collect::<Vec<_>>());
         assert!(info.start > 0);
     }
 
@@ -176,14 +167,5 @@ mod tests {
             fs::write(root.path().join("7/stat"), stat).expect("a file");
             assert_eq!(procfs.read(7), None, "{stat}");
         }
-    }
-
-    #[test]
-    fn arguments_may_be_empty_and_the_last_may_be_cut() {
-        assert_eq!(split_argv(b"a\0\0b\0"), ["a", "", "b"]);
-        assert_eq!(split_argv(b"a\0b"), ["a", "b"]);
-        assert_eq!(split_argv(b"\0"), [""]);
-        assert!(split_argv(b"").is_empty());
-        assert_eq!(split_argv(b"\xff\0"), ["\u{fffd}"]);
     }
 }

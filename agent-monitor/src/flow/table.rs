@@ -94,7 +94,7 @@ impl Table {
             } => {
                 let followed = self.entry(record, *flow);
                 let mut inputs = Vec::new();
-                followed.streams[index(*way)].size(*offset, *bytes, |input| {
+                followed.streams[index(*way)].size(record.time, *offset, *bytes, |input| {
                     if let Input::Skipped(bytes) = input {
                         inputs.push(bytes);
                     }
@@ -313,7 +313,7 @@ impl Followed {
         changed: &mut impl FnMut(&Flow, Change),
     ) {
         let mut stream = std::mem::take(&mut self.streams[index(way)]);
-        stream.bytes(offset, data, segment_left, |input| {
+        stream.bytes(self.last, offset, data, segment_left, |input| {
             self.feed(way, input, changed)
         });
         self.streams[index(way)] = stream;

@@ -35,7 +35,7 @@ fn event(body: Body) -> Event {
             argv: ["ssh", "-R", "0:localhost:22", "it's"]
                 .map(String::from)
                 .into(),
-            ancestors: vec![
+            ancestors: [
                 Ancestor {
                     pid: 4000,
                     comm: "bash".into(),
@@ -46,7 +46,8 @@ fn event(body: Body) -> Event {
                     comm: "python3".into(),
                     exe: None,
                 },
-            ],
+            ]
+            .into(),
             ..Process::default()
         })),
         body,
