@@ -431,7 +431,7 @@ pub enum AgentState {
 /// Body of a `loss` event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Loss {
-    /// Where: `quota`, `ring`, `kernel`, `held`, `decode`, `flow`, `relay`, `incident`, `tail`.
+    /// Where: `quota`, `ring`, `kernel`, `held`, `decode`, `enrich`, `flow`, `relay`, `incident`, `tail`.
     pub stage: &'static str,
     /// How many since the last such event.
     pub records: u64,

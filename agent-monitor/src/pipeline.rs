@@ -142,6 +142,11 @@ impl Pipeline {
         self.incidents.forget(id);
     }
 
+    /// Processes that were forgotten because there were too many.
+    pub fn processes_evicted(&self) -> u64 {
+        self.processes.evicted()
+    }
+
     /// Findings that were not told, because their agent made too many incidents.
     pub fn withheld(&self) -> u64 {
         self.incidents.withheld

@@ -43,6 +43,7 @@ impl Live {
             ("flow", "flow", self.pipeline.flows().evicted),
             ("relay", "flow", self.pipeline.relays().evicted),
             ("incident", "finding", self.pipeline.withheld()),
+            ("enrich", "process", self.pipeline.processes_evicted()),
         ];
         for (stage, kind, records) in here {
             let before = self.losses.get(stage).copied().unwrap_or_default();
