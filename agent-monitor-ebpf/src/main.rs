@@ -7,6 +7,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod address;
 mod atomic;
 mod emit;
 mod maps;

@@ -154,6 +154,8 @@ pub unsafe fn get_or_create<'a>(sk: *mut bpf_sock) -> Option<&'a mut Sock> {
     unsafe { storage(sk, u64::from(BPF_SK_STORAGE_GET_F_CREATE)).as_mut() }
 }
 
+/// # Safety
+/// As [`get`].
 #[inline(always)]
 unsafe fn storage(sk: *mut bpf_sock, flags: u64) -> *mut Sock {
     // SAFETY: the loader puts the map in SOCKETS' place; the caller vouches for `sk`.

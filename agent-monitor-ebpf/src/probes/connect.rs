@@ -1,20 +1,18 @@
 //! cgroup `connect4/6` (net/ipv4/af_inet.c, tcp_v4_pre_connect and its like) and
 //! `sendmsg4/6` (udp_sendmsg on an unconnected socket), since 4.17 and 4.18.
 
-use agent_monitor_common::event::{Connect, Endpoint, FlowId, kind};
+use agent_monitor_common::event::{Connect, FlowId, kind};
 use agent_monitor_common::policy::Class;
 use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_boot_ns};
 use aya_ebpf::programs::SockAddrContext;
 
+use crate::address::{IPPROTO_TCP, endpoint, mapped, words};
 use crate::maps::EVENTS;
 use crate::sock::{self, CONNECTED};
 use crate::{emit, task};
 
-const IPPROTO_TCP: u32 = 6;
-/// The upper half of a v4-mapped address, in memory order.
-const MAPPED: u32 = 0xffff_0000;
 /// In `peer_port`: a peer is known.
 const PEER_KNOWN: u32 = 1 << 31;
 
@@ -57,7 +55,7 @@ fn remote4(ctx: &SockAddrContext) -> Remote {
     // SAFETY: the hook's context.
     unsafe {
         Remote {
-            ip: [0, 0, MAPPED, (*ctx.sock_addr).user_ip4],
+            ip: mapped((*ctx.sock_addr).user_ip4),
             port: (*ctx.sock_addr).user_port,
         }
     }
@@ -68,15 +66,8 @@ fn remote6(ctx: &SockAddrContext) -> Remote {
     // SAFETY: the hook's context; one word at a time, as the kernel rewrites
     // each access.
     unsafe {
-        let words = &raw const (*ctx.sock_addr).user_ip6;
-        let words: *const u32 = words.cast();
         Remote {
-            ip: [
-                words.read_volatile(),
-                words.add(1).read_volatile(),
-                words.add(2).read_volatile(),
-                words.add(3).read_volatile(),
-            ],
+            ip: words((&raw const (*ctx.sock_addr).user_ip6).cast()),
             port: (*ctx.sock_addr).user_port,
         }
     }
@@ -167,16 +158,10 @@ fn report(ctx: &SockAddrContext, kind: u32, flow: FlowId, remote: &Remote) {
         } else {
             header.start = task::start(task::current());
         }
-        // SAFETY: sixteen bytes either way.
-        let ip = unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(remote.ip) };
         let value = Connect {
             header,
             flow,
-            remote: Endpoint {
-                ip,
-                port: u32::from((remote.port as u16).swap_bytes()),
-                pad: 0,
-            },
+            remote: endpoint(remote.ip, u16::from_be(remote.port as u16)),
             protocol,
             pad: 0,
             last_rx_flow,

@@ -22,17 +22,15 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::SkBuffContext;
 
+use crate::address::{IPPROTO_TCP, IPPROTO_UDP, endpoint, mapped};
 use crate::maps::{FLOW_CONTROL, PAYLOAD};
 use crate::sock::{self, Burst, ESTABLISHED, Half, Sock, TAKEN_OVER};
 use crate::{emit, task};
 
 const ETH_P_IP: u32 = 0x0800;
 const ETH_P_IPV6: u32 = 0x86dd;
-const IPPROTO_TCP: u32 = 6;
-const IPPROTO_UDP: u32 = 17;
 const TCP_SYN: u8 = 2;
 const TCP_LISTEN: u32 = 10;
-const MAPPED: u32 = 0xffff_0000;
 /// Largest receive window, with the largest scale (RFC 7323, 2.3).
 const MAX_WINDOW: i32 = 1 << 30;
 
@@ -415,13 +413,13 @@ fn chunk<const N: usize>(
         };
         let (local, remote) = if part.way == direction::OUT {
             (
-                endpoint(packet.source, packet.source_port),
-                endpoint(packet.destination, packet.destination_port),
+                endpoint(packet.source, u16::from_be(packet.source_port)),
+                endpoint(packet.destination, u16::from_be(packet.destination_port)),
             )
         } else {
             (
-                endpoint(packet.destination, packet.destination_port),
-                endpoint(packet.source, packet.source_port),
+                endpoint(packet.destination, u16::from_be(packet.destination_port)),
+                endpoint(packet.source, u16::from_be(packet.source_port)),
             )
         };
         // SAFETY: the place is a reservation of this type, with room for N ≥ `len` bytes.
@@ -463,17 +461,6 @@ fn bounded(len: u32, most: u32) -> Option<u32> {
         Some(less_one as u32 + 1)
     } else {
         None
-    }
-}
-
-#[inline(always)]
-fn endpoint(ip: [u32; 4], port: u16) -> Endpoint {
-    // SAFETY: sixteen bytes either way.
-    let ip = unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(ip) };
-    Endpoint {
-        ip,
-        port: u32::from(u16::from_be(port)),
-        pad: 0,
     }
 }
 
@@ -538,12 +525,7 @@ fn parse(ctx: &SkBuffContext) -> Option<Packet> {
         let ip: Ipv4 = ctx.skb.load(0).ok()?;
         let header = (ip[0] & 0xf) * 4;
         let protocol = (ip[2] >> 8) & 0xff;
-        (
-            [0, 0, MAPPED, ip[3]],
-            [0, 0, MAPPED, ip[4]],
-            protocol,
-            header,
-        )
+        (mapped(ip[3]), mapped(ip[4]), protocol, header)
     } else if ether == ETH_P_IPV6 {
         let ip: Ipv6 = ctx.skb.load(0).ok()?;
         let (protocol, transport) = after_extensions(ctx, (ip[1] >> 16) & 0xff)?;

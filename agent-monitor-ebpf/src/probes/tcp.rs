@@ -11,6 +11,7 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_boot_ns};
 use aya_ebpf::programs::SockOpsContext;
 
+use crate::address::{endpoint, mapped, words};
 use crate::emit;
 use crate::maps::EVENTS;
 use crate::probes::packet;
@@ -20,7 +21,6 @@ const AF_INET: u32 = 2;
 /// include/net/tcp_states.h
 const TCP_CLOSE: u32 = 7;
 const TCP_LISTEN: u32 = 10;
-const MAPPED: u32 = 0xffff_0000;
 
 /// Follows the states of an agent's TCP sockets.
 #[inline(always)]
@@ -167,12 +167,12 @@ fn local(ctx: &SockOpsContext) -> Endpoint {
     // SAFETY: the hook's context, a word at a time.
     let ip = unsafe {
         if (*ctx.ops).family == AF_INET {
-            [0, 0, MAPPED, (*ctx.ops).local_ip4]
+            mapped((*ctx.ops).local_ip4)
         } else {
             words((&raw const (*ctx.ops).local_ip6).cast())
         }
     };
-    endpoint(ip, ctx.local_port())
+    endpoint(ip, ctx.local_port() as u16)
 }
 
 #[inline(always)]
@@ -180,38 +180,12 @@ fn remote(ctx: &SockOpsContext) -> Endpoint {
     // SAFETY: the hook's context, a word at a time.
     let ip = unsafe {
         if (*ctx.ops).family == AF_INET {
-            [0, 0, MAPPED, (*ctx.ops).remote_ip4]
+            mapped((*ctx.ops).remote_ip4)
         } else {
             words((&raw const (*ctx.ops).remote_ip6).cast())
         }
     };
     // `remote_port` is in network order, `local_port` in host order
     // (struct bpf_sock_ops, include/uapi/linux/bpf.h).
-    endpoint(ip, u32::from_be(ctx.remote_port()))
-}
-
-/// # Safety
-/// `from` points at four words of the context.
-#[inline(always)]
-unsafe fn words(from: *const u32) -> [u32; 4] {
-    // SAFETY: per this function's contract.
-    unsafe {
-        [
-            from.read_volatile(),
-            from.add(1).read_volatile(),
-            from.add(2).read_volatile(),
-            from.add(3).read_volatile(),
-        ]
-    }
-}
-
-#[inline(always)]
-fn endpoint(ip: [u32; 4], port: u32) -> Endpoint {
-    // SAFETY: sixteen bytes either way.
-    let ip = unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(ip) };
-    Endpoint {
-        ip,
-        port: port & 0xffff,
-        pad: 0,
-    }
+    endpoint(ip, u32::from_be(ctx.remote_port()) as u16)
 }
