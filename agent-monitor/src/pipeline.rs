@@ -6,11 +6,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use agent_monitor_common::event::FlowId;
 use bytes::Bytes;
 
 use crate::decode::{self, Body, CgroupAction, ProcessKey, Record};
 use crate::detect::mining::Mining;
-use crate::detect::relay::{Pair, Relays};
+use crate::detect::relay::{Relays, Risen};
 use crate::detect::{Finding, ssh_command, tunnel};
 use crate::enrich::process::{Exec, Fork, Processes};
 use crate::event::{
@@ -43,10 +44,11 @@ pub struct Pipeline {
 
 /// What a change of a flow leads to, until the flow table is free again.
 struct Consequence {
+    flow: FlowId,
     event: Option<(Option<Arc<Process>>, event::Body)>,
     findings: Vec<Finding>,
     /// Relays that were seen to work.
-    risen: Vec<Pair>,
+    risen: Vec<Risen>,
 }
 
 impl Pipeline {
@@ -199,7 +201,7 @@ impl Pipeline {
                 &forward.spec,
                 record.time,
             );
-            self.find(&finding, Some(id), out);
+            self.find(&finding, &[id], out);
         }
     }
 
@@ -260,26 +262,25 @@ impl Pipeline {
             let id = consequence
                 .event
                 .map(|(process, body)| self.emit(record.agent, record.time, process, body, out));
-            for finding in &consequence.findings {
-                self.find(finding, id.clone(), out);
+            if let Some(id) = &id {
+                self.flows.told(consequence.flow, id);
             }
-            for pair in &consequence.risen {
-                let (Some(outside), Some(inside)) =
-                    (self.flows.get(pair.outside), self.flows.get(pair.inside))
-                else {
-                    continue;
-                };
-                let connector = inside.connector.unwrap_or(inside.owner);
-                let process = self.processes.get(connector);
-                let finding = tunnel::relayed(outside, inside, pair, process.as_ref(), record.time);
+            for finding in &consequence.findings {
+                self.find(finding, id.as_slice(), out);
+            }
+            for risen in &consequence.risen {
+                let process = self.processes.get(risen.inside.connector);
+                let finding = tunnel::relayed(risen, process.as_ref(), record.time);
                 if let Some(finding) = finding {
-                    self.find(&finding, None, out);
+                    let told = [&risen.outside.event, &risen.inside.event];
+                    let told: Vec<Arc<str>> = told.into_iter().flatten().cloned().collect();
+                    self.find(&finding, &told, out);
                 }
             }
         }
     }
 
-    fn find(&mut self, finding: &Finding, event: Option<Arc<str>>, out: &mut Vec<Event>) {
+    fn find(&mut self, finding: &Finding, events: &[Arc<str>], out: &mut Vec<Event>) {
         // Agent 0 stands for what was lost of no one agent: it may have been this one's.
         let lost: u64 = [finding.agent, 0]
             .iter()
@@ -290,7 +291,7 @@ impl Pipeline {
             records => format!("{records} records that may be this agent's were lost"),
         };
         let time = self.at(finding.time);
-        if let Some(alert) = self.incidents.take(finding, event, time, &coverage) {
+        if let Some(alert) = self.incidents.take(finding, events, time, &coverage) {
             self.stats.alerts += 1;
             let body = event::Body::Alert(Arc::new(alert));
             self.emit(
@@ -343,17 +344,21 @@ fn consequence(
     mining: &mut Mining,
     processes: &mut Processes,
 ) -> Consequence {
-    let actor = match change {
-        Change::Attempted | Change::Sent => record.process,
-        _ => flow.connector.unwrap_or(flow.owner),
-    };
-    let process = known(processes, actor, record.time);
-    let related = |one: ProcessKey, other: ProcessKey| is_related(processes, one, other);
     let mut result = Consequence {
+        flow: flow.id,
         event: None,
         findings: Vec::new(),
         risen: Vec::new(),
     };
+    let process = match change {
+        Change::Attempted | Change::Sent => known(processes, record.process, record.time),
+        Change::Evicted => None,
+        _ => {
+            let actor = flow.connector.unwrap_or(flow.owner);
+            known(processes, actor, record.time)
+        }
+    };
+    let related = |one: ProcessKey, other: ProcessKey| is_related(processes, one, other);
     let body = match change {
         Change::Attempted => network_body(flow, Outcome::Attempted).map(event::Body::Connect),
         Change::Sent => network_body(flow, Outcome::Attempted).map(event::Body::Send),
@@ -379,7 +384,7 @@ fn consequence(
             None
         }
         Change::Failed | Change::Closed => {
-            relays.closed(flow.id);
+            relays.closed(flow, record.time);
             mining.closed(flow.id);
             let failed = matches!(change, Change::Failed);
             let state = if failed {
@@ -388,6 +393,11 @@ fn consequence(
                 FlowState::Closed
             };
             flow_body(flow, state, Vec::new(), record.time)
+        }
+        Change::Evicted => {
+            relays.forget(flow);
+            mining.closed(flow.id);
+            None
         }
     };
     result.event = body.map(|body| (process, body));
@@ -409,14 +419,24 @@ fn known(processes: &mut Processes, key: ProcessKey, time: u64) -> Option<Arc<Pr
     Some(found.unwrap_or_else(|| bare().into()))
 }
 
-/// Whether two processes are the same or one is above the other.
+/// Whether two processes are the same, one is above the other, or one process
+/// made both: a pipe between two programs relays too. Who is not known may be
+/// anyone.
 fn is_related(processes: &Processes, one: ProcessKey, other: ProcessKey) -> bool {
-    let above = |key: ProcessKey, pid: u32| {
-        processes
-            .get(key)
-            .is_some_and(|process| process.ancestors.iter().any(|a| a.pid == pid))
+    if one == other || one.pid == 0 || other.pid == 0 {
+        return true;
+    }
+    let lineage = |key: ProcessKey| -> Vec<u32> {
+        let process = processes.get(key);
+        let ancestors = process.iter().flat_map(|process| &process.ancestors);
+        ancestors.map(|ancestor| ancestor.pid).collect()
     };
-    one == other || one.pid == 0 || above(one, other.pid) || above(other, one.pid)
+    let (above_one, above_other) = (lineage(one), lineage(other));
+    above_one.contains(&other.pid)
+        || above_other.contains(&one.pid)
+        || above_one
+            .first()
+            .is_some_and(|parent| above_other.first() == Some(parent))
 }
 
 fn network_body(flow: &Flow, result: Outcome) -> Option<event::Network> {

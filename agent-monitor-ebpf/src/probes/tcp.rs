@@ -73,7 +73,11 @@ fn established(ctx: &SockOpsContext, socket: &mut Sock, way: u32) {
     let (received, sent) = unsafe { ((*ctx.ops).rcv_nxt, (*ctx.ops).snd_una) };
     // Data can come with the handshake itself; then the packets were first, or for
     // an accepted connection the listener's, which counts none.
-    let early = if way == direction::IN { payload(ctx) } else { 0 };
+    let early = if way == direction::IN {
+        payload(ctx)
+    } else {
+        0
+    };
     if socket.half[direction::IN as usize].known == 0 {
         socket.half[direction::IN as usize] = Half {
             base: received,

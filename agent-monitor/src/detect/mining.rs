@@ -20,10 +20,8 @@ const BOTH_SIDES: usize = 2;
 
 /// Messages of a flow that are kept until they prove something.
 const MAX_HELD: usize = 4;
-/// Flows on which something was said.
-const MAX_FLOWS: usize = 16_384;
 
-/// What was heard on each flow.
+/// What was heard on each flow: on live ones only, so the flow table bounds it.
 #[derive(Default)]
 pub struct Mining {
     heard: HashMap<FlowId, Heard>,
@@ -91,9 +89,6 @@ impl Mining {
         if cfg!(mutate = "mining-pool-protocol") {
             return None;
         }
-        if self.heard.len() >= MAX_FLOWS && !self.heard.contains_key(&flow.id) {
-            return None;
-        }
         let heard = self.heard.entry(flow.id).or_default();
         let speaker = if fact.from_pool {
             "the pool"
@@ -145,7 +140,7 @@ impl Mining {
         })
     }
 
-    /// A flow is over.
+    /// A flow is over, or no longer followed.
     pub fn closed(&mut self, flow: FlowId) {
         self.heard.remove(&flow);
     }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::relay::{MATCHED, Pair, SUSTAINED};
+use agent_monitor_common::event::FlowId;
+
+use super::relay::{End, MATCHED, Risen, SUSTAINED};
 use super::{Finding, Subject};
 use crate::decode::{ProcessKey, Way};
 use crate::event::Process;
@@ -65,7 +67,7 @@ pub fn wire_sizes(
         stage: WIRE_SIZES,
         agent: flow.agent,
         process: process.cloned(),
-        subjects: subjects(flow.owner, process, Some(flow)),
+        subjects: subjects(flow.owner, process, Some(flow.id)),
         summary: format!(
             "{} asked {remote} for a reverse forward over SSH",
             who(process)
@@ -75,24 +77,26 @@ pub fn wire_sizes(
     })
 }
 
-/// An inside connection answers outside data.
-pub fn relayed(
-    outside: &Flow,
-    inside: &Flow,
-    pair: &Pair,
-    process: Option<&Arc<Process>>,
-    time: u64,
-) -> Option<Finding> {
+/// An inside connection answers outside data. `process` made that connection.
+pub fn relayed(risen: &Risen, process: Option<&Arc<Process>>, time: u64) -> Option<Finding> {
+    let Risen {
+        pair,
+        outside,
+        inside,
+    } = risen;
     if cfg!(mutate = "reverse-tunnel-relay") || !pair.score.is_relay() {
         return None;
     }
     let (from, to) = (outside.remote?, inside.remote?);
     let ssh = outside.protocol == Some("ssh");
-    let (rule, stage) = match pair.score.exchanges() {
+    let exchanges = pair.score.exchanges();
+    // One match may be chance, except between ssh and what it did itself.
+    let enough = exchanges >= MATCHED || (ssh && is_own(outside, inside, process));
+    let (rule, stage) = match exchanges {
+        _ if !enough => return None,
         _ if ssh => (SSH_RULE, RELAYED),
         SUSTAINED.. => (RELAY_RULE, STEADY),
-        MATCHED.. => (RELAY_RULE, BOTH_WAYS),
-        _ => return None,
+        _ => (RELAY_RULE, BOTH_WAYS),
     };
     let mut evidence = vec![format!(
         "connected to {to} {:.1} ms after data came in from {from}",
@@ -113,7 +117,7 @@ pub fn relayed(
         stage,
         agent: outside.agent,
         process: process.cloned(),
-        subjects: subjects(outside.owner, process, Some(outside)),
+        subjects: subjects(outside.owner, process, Some(outside.flow)),
         summary: format!(
             "{} lets {from} reach {to} inside through {}",
             who(process),
@@ -128,6 +132,19 @@ pub fn relayed(
     })
 }
 
+/// Whether the inside connection was made by who has the outside one, or by a
+/// process below it.
+fn is_own(outside: &End, inside: &End, process: Option<&Arc<Process>>) -> bool {
+    [outside.owner, outside.connector].iter().any(|holder| {
+        holder.pid != 0
+            && (inside.connector == *holder
+                || process.is_some_and(|process| {
+                    let mut above = process.ancestors.iter();
+                    above.any(|ancestor| ancestor.pid == holder.pid)
+                }))
+    })
+}
+
 fn who(process: Option<&Arc<Process>>) -> String {
     process.map_or_else(
         || "a process of the agent".to_owned(),
@@ -137,12 +154,12 @@ fn who(process: Option<&Arc<Process>>) -> String {
 
 /// The flow, the process, and the processes above it: autossh asks for what its
 /// child ssh does.
-fn subjects(key: ProcessKey, process: Option<&Arc<Process>>, flow: Option<&Flow>) -> Vec<Subject> {
+fn subjects(key: ProcessKey, process: Option<&Arc<Process>>, flow: Option<FlowId>) -> Vec<Subject> {
     let mut subjects = Vec::new();
     if key.pid != 0 {
         subjects.push(Subject::Process(key));
     }
-    subjects.extend(flow.map(|flow| Subject::Flow(flow.id)));
+    subjects.extend(flow.map(Subject::Flow));
     if let Some(process) = process {
         let above = process.ancestors.iter();
         subjects.extend(above.map(|a| {

@@ -1,14 +1,16 @@
-//! The table of live flows. Bounded: when it is full, the flow that was quiet
-//! longest is dropped and counted.
+//! The table of live flows. Bounded: when it is full, the agents that have most
+//! flows lose those that were quiet longest, and that is counted.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use agent_monitor_common::event::{FlowId, HEAD_OF_LISTENER};
 use agent_monitor_common::limits::HEAD_CAP;
 use agent_monitor_common::policy::{FLOW_SEGMENTS, FlowControl};
 use bytes::Bytes;
 
+use super::handshake::Handshakes;
 use super::stream::Stream;
 use super::{Change, Flow};
 use crate::decode::{Body, Burst, Connect, Head, Record, Way};
@@ -17,8 +19,21 @@ use crate::protocol::{Answer, Fact, Input, PROTOCOLS, Parser, Side};
 
 /// Flows that are followed at once.
 pub const MAX_FLOWS: usize = 16_384;
-/// Handshakes whose data may wait for their accept.
-const MAX_HANDSHAKES: usize = 256;
+/// Flows that are dropped at once when the table is full, so that a flood of new
+/// ones does not search the table for each.
+const EVICT: usize = MAX_FLOWS / 16;
+/// Closed flows that are kept: the kernel tells of the last burst at the time of
+/// the end, and in another ring. What is told late must not make a new flow.
+const MAX_CLOSED: usize = 1_024;
+/// Agents whose evictions are told apart; further ones count as agent 0's.
+const MAX_COUNTED: usize = 4_096;
+/// Quiet after which a UDP flow is forgotten: it has no end of its own.
+const IDLE_NS: u64 = 60_000_000_000;
+/// Quiet after which an attempt is forgotten: a SYN is repeated for at most
+/// 127 s (net.ipv4.tcp_syn_retries 6), and some attempts fail before the first.
+const ATTEMPT_NS: u64 = 150_000_000_000;
+/// How often quiet flows are looked for.
+const SWEEP_NS: u64 = 10_000_000_000;
 /// include/uapi/linux/in.h.
 const IPPROTO_UDP: u32 = 17;
 
@@ -37,41 +52,76 @@ struct Followed {
     streams: [Stream; 2],
     parsers: Vec<(&'static str, Box<dyn Parser>)>,
     last: u64,
+    /// The kernel was told something about it.
     steered: bool,
+    /// The kernel sends its segments' sizes.
+    segments: bool,
 }
 
-/// Live flows.
+/// Live flows, and the last closed ones.
 #[derive(Default)]
 pub struct Table {
     flows: HashMap<FlowId, Followed>,
-    /// (local, remote) of established flows, to find the other end of a loopback pair.
-    ends: HashMap<(Address, Address), FlowId>,
-    /// Data that came with a handshake's last segment, by (local, remote).
-    handshakes: HashMap<(Address, Address), Bytes>,
+    /// Closed flows that are still in `flows`, oldest first.
+    closed: VecDeque<FlowId>,
+    /// Established flows, to find the other end of a loopback pair.
+    ends: HashMap<End, FlowId>,
+    handshakes: Handshakes,
     /// Wishes for the kernel since they were last taken.
     pub steering: Vec<Steering>,
-    /// Flows dropped because the table was full.
+    /// Flows, and first bytes of flows, dropped because a table was full.
     pub evicted: u64,
+    evicted_of: BTreeMap<u64, u64>,
+    /// When to look for quiet flows next.
+    sweep: u64,
+}
+
+/// Network namespace as far as it matters, local and remote address.
+type End = (u64, Address, Address);
+
+/// Every container has a loopback of its own; other addresses are one node's.
+fn end(agent: u64, local: Address, remote: Address) -> End {
+    let own = local.ip.is_loopback() || remote.ip.is_loopback();
+    (if own { agent } else { 0 }, local, remote)
 }
 
 impl Table {
     /// Flows in the table.
     pub fn len(&self) -> usize {
-        self.flows.len()
+        self.flows.len() - self.closed.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.flows.is_empty()
+        self.len() == 0
     }
 
-    /// A flow.
+    /// Flows dropped because a table was full, by agent: (agent, flows). An
+    /// agent stays listed with its sum.
+    pub fn evictions(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.evicted_of
+            .iter()
+            .map(|(agent, count)| (*agent, *count))
+    }
+
+    /// Says which event told of a flow; the first one stays.
+    pub fn told(&mut self, id: FlowId, event: &Arc<str>) {
+        if let Some(followed) = self.flows.get_mut(&id) {
+            followed.flow.event.get_or_insert_with(|| event.clone());
+        }
+    }
+
+    /// A flow; a closed one for a short while.
     pub fn get(&self, id: FlowId) -> Option<&Flow> {
         self.flows.get(&id).map(|followed| &followed.flow)
     }
 
     /// Takes a record about a flow and tells what it changed.
     pub fn apply(&mut self, record: &Record, mut changed: impl FnMut(&Flow, Change)) {
+        if record.time >= self.sweep {
+            self.sweep = record.time.saturating_add(SWEEP_NS);
+            self.forget_quiet(record.time, &mut changed);
+        }
         match &record.body {
             Body::Connect(connect) => {
                 self.connect(record, connect, Change::Attempted, &mut changed)
@@ -92,7 +142,9 @@ impl Table {
                 offset,
                 bytes,
             } => {
-                let followed = self.entry(record, *flow);
+                let Some(followed) = self.entry(record, *flow, &mut changed) else {
+                    return;
+                };
                 let mut inputs = Vec::new();
                 followed.streams[index(*way)].size(*offset, *bytes, |input| {
                     if let Input::Skipped(bytes) = input {
@@ -102,6 +154,8 @@ impl Table {
                 for bytes in inputs {
                     followed.feed(*way, Input::Skipped(bytes), &mut changed);
                 }
+                let wish = followed.wish();
+                self.steering.extend(wish);
             }
             Body::Burst(burst) => self.burst(record, burst, &mut changed),
             Body::Closed {
@@ -112,18 +166,21 @@ impl Table {
                 packets,
                 failed,
             } => {
-                let followed = self.entry(record, *flow);
+                let Some(followed) = self.entry(record, *flow, &mut changed) else {
+                    return;
+                };
                 followed.flow.local.get_or_insert(*local);
                 followed.flow.remote.get_or_insert(*remote);
                 followed.flow.bytes = *bytes;
                 followed.flow.packets = *packets;
+                followed.flow.closed = Some(record.time);
                 let change = if *failed {
                     Change::Failed
                 } else {
                     Change::Closed
                 };
                 changed(&followed.flow, change);
-                self.remove(*flow);
+                self.close(*flow);
             }
             Body::Fork { .. } | Body::Exec(_) | Body::Exit { .. } | Body::Cgroup { .. } => {}
         }
@@ -136,7 +193,9 @@ impl Table {
         change: Change,
         changed: &mut impl FnMut(&Flow, Change),
     ) {
-        let followed = self.entry(record, connect.flow);
+        let Some(followed) = self.entry(record, connect.flow, changed) else {
+            return;
+        };
         let flow = &mut followed.flow;
         flow.remote = Some(connect.remote);
         flow.connector = Some(record.process);
@@ -156,10 +215,16 @@ impl Table {
         outbound: bool,
         changed: &mut impl FnMut(&Flow, Change),
     ) {
-        let peer = self.ends.get(&(remote, local)).copied();
-        self.ends.insert((local, remote), id);
-        let handshake = self.handshakes.remove(&(local, remote));
-        let followed = self.entry(record, id);
+        let Some(followed) = self.entry(record, id, changed) else {
+            return;
+        };
+        let agent = followed.flow.agent;
+        let peer = self.ends.get(&end(agent, remote, local)).copied();
+        self.ends.insert(end(agent, local, remote), id);
+        let chunks = self.handshakes.take(agent, local, remote, record.time);
+        let Some(followed) = self.flows.get_mut(&id) else {
+            return;
+        };
         let flow = &mut followed.flow;
         flow.local = Some(local);
         flow.remote = Some(remote);
@@ -171,10 +236,11 @@ impl Table {
         flow.established = Some(record.time);
         flow.peer = peer;
         changed(flow, Change::Opened);
-        if let Some(data) = handshake {
-            let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
-            followed.take(Way::In, 0, data, len, changed);
+        for (offset, (data, segment_left)) in chunks {
+            followed.take(Way::In, offset, data, segment_left, changed);
         }
+        let wish = followed.wish();
+        self.steering.extend(wish);
         if let Some(peer) = peer
             && let Some(other) = self.flows.get_mut(&peer)
         {
@@ -184,13 +250,14 @@ impl Table {
 
     fn head(&mut self, record: &Record, head: &Head, changed: &mut impl FnMut(&Flow, Change)) {
         if head.flags & HEAD_OF_LISTENER != 0 {
-            if self.handshakes.len() < MAX_HANDSHAKES {
-                self.handshakes
-                    .insert((head.local, head.remote), head.data.clone());
+            if let Some(agent) = self.handshakes.keep(record.agent, head, record.time) {
+                self.count(agent, 1);
             }
             return;
         }
-        let followed = self.entry(record, head.flow);
+        let Some(followed) = self.entry(record, head.flow, changed) else {
+            return;
+        };
         followed.flow.local.get_or_insert(head.local);
         followed.flow.remote.get_or_insert(head.remote);
         if head.protocol == IPPROTO_UDP {
@@ -203,66 +270,141 @@ impl Table {
             head.segment_left,
             changed,
         );
-        if !followed.steered
-            && followed.parsers.len() == 1
-            && followed.parsers[0].1.wants_segments()
-        {
-            followed.steered = true;
-            let control = FlowControl {
-                head_cap: HEAD_CAP,
-                flags: FLOW_SEGMENTS,
-            };
-            self.steering.push(Steering {
-                flow: head.flow,
-                control: Some(control),
-            });
-        }
+        let wish = followed.wish();
+        self.steering.extend(wish);
     }
 
     fn burst(&mut self, record: &Record, burst: &Burst, changed: &mut impl FnMut(&Flow, Change)) {
-        let followed = self.entry(record, burst.flow);
-        let way = index(burst.way);
+        // A flow's last burst may be told of after its end.
+        let is_closed = self.flows.get(&burst.flow).is_some_and(Followed::is_closed);
+        if !is_closed && self.entry(record, burst.flow, changed).is_none() {
+            return;
+        }
+        let Some(followed) = self.flows.get_mut(&burst.flow) else {
+            return;
+        };
         let flow = &mut followed.flow;
-        flow.bytes[way] = flow.bytes[way].max(burst.offset.saturating_add(burst.bytes));
-        flow.packets[way] += u64::from(burst.packets);
+        if !is_closed {
+            let way = index(burst.way);
+            flow.bytes[way] = flow.bytes[way].max(burst.offset.saturating_add(burst.bytes));
+            flow.packets[way] += u64::from(burst.packets);
+        }
         changed(flow, Change::Burst(burst.clone()));
     }
 
-    fn entry(&mut self, record: &Record, id: FlowId) -> &mut Followed {
-        if self.flows.len() >= MAX_FLOWS && !self.flows.contains_key(&id) {
-            self.evict();
+    /// A live flow, which may be new; nothing for one that is closed.
+    fn entry(
+        &mut self,
+        record: &Record,
+        id: FlowId,
+        changed: &mut impl FnMut(&Flow, Change),
+    ) -> Option<&mut Followed> {
+        if !self.flows.contains_key(&id) {
+            if self.len() >= MAX_FLOWS {
+                self.forget_quiet(record.time, changed);
+            }
+            if self.len() >= MAX_FLOWS {
+                self.evict(changed);
+            }
         }
         let followed = match self.flows.entry(id) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(Followed::new(record, id)),
         };
         followed.last = record.time;
-        followed
+        (!followed.is_closed()).then_some(followed)
     }
 
-    /// Drops the flows that were quiet longest: many at once, so that a flood of
-    /// new ones does not search the table for each.
-    fn evict(&mut self) {
-        let mut ages: Vec<(u64, FlowId)> = self
+    /// Forgets flows that will never be told to be over.
+    fn forget_quiet(&mut self, now: u64, changed: &mut impl FnMut(&Flow, Change)) {
+        let quiet: Vec<FlowId> = self
             .flows
             .iter()
-            .map(|(id, followed)| (followed.last, *id))
+            .filter(|(_, followed)| followed.is_forgotten(now))
+            .map(|(id, _)| *id)
             .collect();
-        let (oldest, ..) = ages.select_nth_unstable(MAX_FLOWS / 16);
-        for (_, id) in &*oldest {
-            self.evicted += 1;
-            self.remove(*id);
+        for id in quiet {
+            self.drop_live(id, changed);
         }
     }
 
-    fn remove(&mut self, id: FlowId) {
-        let Some(followed) = self.flows.remove(&id) else {
+    /// Drops what was quiet longest of the agents that have most flows.
+    fn evict(&mut self, changed: &mut impl FnMut(&Flow, Change)) {
+        let mut by_agent: BTreeMap<u64, Vec<(u64, FlowId)>> = BTreeMap::new();
+        for (id, followed) in self.flows.iter().filter(|(_, flow)| !flow.is_closed()) {
+            let held = by_agent.entry(followed.flow.agent).or_default();
+            held.push((followed.last, *id));
+        }
+        // The most flows an agent may keep so that enough go.
+        let over = |keep: usize| -> usize {
+            let held = by_agent.values();
+            held.map(|held| held.len().saturating_sub(keep)).sum()
+        };
+        let (mut low, mut high) = (0, MAX_FLOWS);
+        while low < high {
+            let middle = (low + high).div_ceil(2);
+            if over(middle) >= EVICT {
+                low = middle;
+            } else {
+                high = middle - 1;
+            }
+        }
+        for (agent, mut held) in by_agent {
+            held.sort_unstable();
+            let dropped = held.len().saturating_sub(low);
+            for (_, id) in held.into_iter().take(dropped) {
+                self.drop_live(id, changed);
+            }
+            self.count(agent, dropped as u64);
+        }
+    }
+
+    fn count(&mut self, agent: u64, evicted: u64) {
+        if evicted == 0 {
+            return;
+        }
+        self.evicted += evicted;
+        let known = self.evicted_of.contains_key(&agent);
+        let room = known || self.evicted_of.len() < MAX_COUNTED;
+        *self
+            .evicted_of
+            .entry(if room { agent } else { 0 })
+            .or_default() += evicted;
+    }
+
+    fn drop_live(&mut self, id: FlowId, changed: &mut impl FnMut(&Flow, Change)) {
+        self.release(id);
+        if let Some(followed) = self.flows.remove(&id) {
+            changed(&followed.flow, Change::Evicted);
+        }
+    }
+
+    /// Keeps a closed flow for its last burst.
+    fn close(&mut self, id: FlowId) {
+        self.release(id);
+        if let Some(followed) = self.flows.get_mut(&id) {
+            followed.parsers = Vec::new();
+            followed.streams = Default::default();
+        }
+        self.closed.push_back(id);
+        if self.closed.len() > MAX_CLOSED
+            && let Some(id) = self.closed.pop_front()
+        {
+            self.flows.remove(&id);
+        }
+    }
+
+    /// Lets go of what is held for a live flow elsewhere.
+    fn release(&mut self, id: FlowId) {
+        let Some(followed) = self.flows.get(&id) else {
             return;
         };
-        if let (Some(local), Some(remote)) = (followed.flow.local, followed.flow.remote)
-            && self.ends.get(&(local, remote)) == Some(&id)
-        {
-            self.ends.remove(&(local, remote));
+        let flow = &followed.flow;
+        if let (Some(local), Some(remote)) = (flow.local, flow.remote) {
+            let end = end(flow.agent, local, remote);
+            if self.ends.get(&end) == Some(&id) {
+                self.ends.remove(&end);
+            }
         }
         if followed.steered {
             self.steering.push(Steering {
@@ -292,6 +434,8 @@ impl Followed {
                 bytes: [0; 2],
                 packets: [0; 2],
                 peer: None,
+                event: None,
+                closed: None,
             },
             streams: [Stream::default(), Stream::default()],
             parsers: PROTOCOLS
@@ -300,7 +444,47 @@ impl Followed {
                 .collect(),
             last: record.time,
             steered: false,
+            segments: false,
         }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.flow.closed.is_some()
+    }
+
+    /// Whether nothing will tell of its end and it was quiet for long: UDP, and
+    /// an attempt that failed before its first segment.
+    fn is_forgotten(&self, now: u64) -> bool {
+        let flow = &self.flow;
+        let attempt =
+            flow.connector.is_some() && flow.established.is_none() && flow.bytes == [0; 2];
+        let idle = match flow.transport {
+            _ if self.is_closed() => return false,
+            Transport::Udp => IDLE_NS,
+            Transport::Tcp if attempt => ATTEMPT_NS,
+            Transport::Tcp => return false,
+        };
+        now.saturating_sub(self.last) > idle
+    }
+
+    /// Asks the kernel for segment sizes while a parser needs them.
+    fn wish(&mut self) -> Option<Steering> {
+        let wanted = match self.parsers.as_slice() {
+            [(_, parser)] => parser.wants_segments(),
+            _ => false,
+        };
+        if wanted == self.segments {
+            return None;
+        }
+        self.segments = wanted;
+        self.steered = true;
+        Some(Steering {
+            flow: self.flow.id,
+            control: Some(FlowControl {
+                head_cap: HEAD_CAP,
+                flags: if wanted { FLOW_SEGMENTS } else { 0 },
+            }),
+        })
     }
 
     /// Puts a piece in its place and feeds the parsers what is in order.

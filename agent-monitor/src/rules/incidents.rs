@@ -40,12 +40,12 @@ struct Incident {
 }
 
 impl Incidents {
-    /// Takes a finding, shown by `event`, at `time`; gives the new revision of
+    /// Takes a finding, shown by `events`, at `time`; gives the new revision of
     /// its incident if it grew. `coverage` says what was lost of the agent.
     pub fn take(
         &mut self,
         finding: &Finding,
-        event: Option<Arc<str>>,
+        events: &[Arc<str>],
         time: Timestamp,
         coverage: &str,
     ) -> Option<Alert> {
@@ -65,7 +65,7 @@ impl Incidents {
                 self.open.len() - 1
             }
         };
-        self.open[place].add(finding, event, time, coverage)
+        self.open[place].add(finding, events, time, coverage)
     }
 
     fn close_quietest(&mut self) {
@@ -118,7 +118,7 @@ impl Incident {
     fn add(
         &mut self,
         finding: &Finding,
-        event: Option<Arc<str>>,
+        events: &[Arc<str>],
         time: Timestamp,
         coverage: &str,
     ) -> Option<Alert> {
@@ -135,11 +135,10 @@ impl Incident {
                 self.evidence.push(line.clone());
             }
         }
-        if let Some(event) = event
-            && self.events.len() < MAX_EVIDENCE
-            && !self.events.contains(&event)
-        {
-            self.events.push(event);
+        for event in events {
+            if self.events.len() < MAX_EVIDENCE && !self.events.contains(event) {
+                self.events.push(event.clone());
+            }
         }
         if self.revision > 0 && finding.stage <= self.stage {
             return None;
