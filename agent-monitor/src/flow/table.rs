@@ -1,6 +1,9 @@
 //! The table of live flows. Bounded: when it is full, the agents that have most
 //! flows lose those that were quiet longest, and that is counted.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
