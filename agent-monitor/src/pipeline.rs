@@ -481,3 +481,44 @@ fn flow_body(flow: &Flow, state: FlowState, facts: Vec<String>, now: u64) -> Opt
         facts,
     })))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::enrich::procfs::Procfs;
+
+    fn key(pid: u32) -> ProcessKey {
+        ProcessKey { pid, start: 1 }
+    }
+
+    #[test]
+    fn lineage_and_one_maker_relate_processes_either_way_round() {
+        let nothing = tempfile::tempdir().expect("a directory");
+        let mut processes = Processes::new(Procfs::at(nothing.path()), 100);
+        // 1 made 2 and 3, 3 made 4. Who made 1 is not known.
+        for (parent, child) in [(100, 1), (1, 2), (1, 3), (3, 4)] {
+            let fork = Fork {
+                parent: key(parent),
+                child: key(child),
+                uid: 0,
+                comm: "x".into(),
+            };
+            processes.fork(fork, 0);
+        }
+        let cases = [
+            (2, 2, true),
+            (1, 2, true),
+            (3, 4, true),
+            (2, 3, true),
+            (2, 4, false),
+            (0, 4, true),
+            (8, 9, false),
+        ];
+        for (one, other, expected) in cases {
+            for (one, other) in [(one, other), (other, one)] {
+                let related = is_related(&processes, key(one), key(other));
+                assert_eq!(related, expected, "{one} and {other}");
+            }
+        }
+    }
+}

@@ -171,3 +171,77 @@ fn subjects(key: ProcessKey, process: Option<&Arc<Process>>, flow: Option<FlowId
     }
     subjects
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::relay::{Pair, Score};
+    use crate::event::{Address, Ancestor};
+
+    fn key(pid: u32) -> ProcessKey {
+        ProcessKey { pid, start: 1 }
+    }
+
+    fn end(ip: [u8; 4], connector: u32, protocol: Option<&'static str>) -> End {
+        End {
+            flow: FlowId::default(),
+            agent: 1,
+            owner: key(connector),
+            connector: key(connector),
+            remote: Some(Address {
+                ip: ip.into(),
+                port: 22,
+            }),
+            protocol,
+            event: None,
+        }
+    }
+
+    /// The rule and stage for a relay whose outside flow is process 5's and whose
+    /// inside one is process `connector`'s, a child of `parent`.
+    fn found(
+        protocol: Option<&'static str>,
+        (connector, parent): (u32, u32),
+        exchanges: u32,
+    ) -> Option<(&'static str, usize)> {
+        let process = Process {
+            pid: connector,
+            ancestors: vec![Ancestor {
+                pid: parent,
+                comm: "sh".into(),
+                exe: None,
+            }],
+            ..Process::default()
+        };
+        let mut pair = Pair::new(FlowId::default(), FlowId::default(), 0, 0);
+        pair.score = Score {
+            requests: exchanges,
+            answers: exchanges,
+            ..Score::default()
+        };
+        let risen = Risen {
+            pair,
+            outside: end([203, 0, 113, 1], 5, protocol),
+            inside: end([127, 0, 0, 1], connector, None),
+        };
+        relayed(&risen, Some(&process.into()), 0).map(|finding| (finding.rule, finding.stage))
+    }
+
+    #[test]
+    fn one_match_proves_a_tunnel_only_when_ssh_made_the_inside_connection_itself() {
+        let ssh = Some("ssh");
+        let (own, child, sibling) = ((5, 1), (6, 5), (6, 1));
+        assert_eq!(found(ssh, own, 1), Some((SSH_RULE, RELAYED)));
+        assert_eq!(found(ssh, child, 1), Some((SSH_RULE, RELAYED)));
+        assert_eq!(found(ssh, sibling, 1), None);
+        assert_eq!(found(ssh, sibling, MATCHED), Some((SSH_RULE, RELAYED)));
+        assert_eq!(found(ssh, (0, 0), 1), None, "unknown");
+    }
+
+    #[test]
+    fn a_relay_of_unknown_protocol_needs_several_matches() {
+        assert_eq!(found(None, (5, 1), 1), None);
+        assert_eq!(found(None, (5, 1), MATCHED), Some((RELAY_RULE, BOTH_WAYS)));
+        assert_eq!(found(None, (6, 1), SUSTAINED), Some((RELAY_RULE, STEADY)));
+    }
+}

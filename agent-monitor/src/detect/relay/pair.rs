@@ -124,7 +124,7 @@ impl Spans {
 
 impl Pair {
     /// An inside connection begun at `begun`, `delay` after data from outside.
-    pub(super) fn new(outside: FlowId, inside: FlowId, delay: u64, begun: u64) -> Self {
+    pub(in crate::detect) fn new(outside: FlowId, inside: FlowId, delay: u64, begun: u64) -> Self {
         Self {
             outside,
             inside,
