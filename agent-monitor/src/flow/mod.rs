@@ -5,6 +5,7 @@
 //! bytes is put in order and fed to the protocol parsers.
 
 pub mod address;
+mod followed;
 mod handshake;
 pub mod stream;
 pub mod table;
@@ -17,7 +18,8 @@ use crate::decode::{Burst, ProcessKey};
 use crate::event::{Address, Direction, Transport};
 use crate::protocol::{Fact, Side};
 
-pub use table::{Steering, Table};
+pub use followed::Steering;
+pub use table::Table;
 
 /// One flow, as known so far.
 #[derive(Debug)]

@@ -9,16 +9,13 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use agent_monitor_common::event::{FlowId, HEAD_OF_LISTENER};
-use agent_monitor_common::limits::HEAD_CAP;
-use agent_monitor_common::policy::{FLOW_SEGMENTS, FlowControl};
-use bytes::Bytes;
 
+use super::followed::{Followed, Steering, index};
 use super::handshake::Handshakes;
-use super::stream::Stream;
 use super::{Change, Flow};
 use crate::decode::{Body, Burst, Connect, Head, Record, Way};
 use crate::event::{Address, Direction, Transport};
-use crate::protocol::{Answer, Fact, Input, PROTOCOLS, Parser, Side};
+use crate::protocol::Input;
 
 /// Flows that are followed at once.
 pub const MAX_FLOWS: usize = 16_384;
@@ -30,36 +27,10 @@ const EVICT: usize = MAX_FLOWS / 16;
 const MAX_CLOSED: usize = 1_024;
 /// Agents whose evictions are told apart; further ones count as agent 0's.
 const MAX_COUNTED: usize = 4_096;
-/// Quiet after which a UDP flow is forgotten: it has no end of its own.
-const IDLE_NS: u64 = 60_000_000_000;
-/// Quiet after which an attempt is forgotten: a SYN is repeated for at most
-/// 127 s (net.ipv4.tcp_syn_retries 6), and some attempts fail before the first.
-const ATTEMPT_NS: u64 = 150_000_000_000;
 /// How often quiet flows are looked for.
 const SWEEP_NS: u64 = 10_000_000_000;
 /// include/uapi/linux/in.h.
 const IPPROTO_UDP: u32 = 17;
-
-/// A wish for the kernel: how much of a flow to send up, or that it is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Steering {
-    /// The flow.
-    pub flow: FlowId,
-    /// What to send; nothing: the flow is over.
-    pub control: Option<FlowControl>,
-}
-
-/// A flow and what is needed to follow it.
-struct Followed {
-    flow: Flow,
-    streams: [Stream; 2],
-    parsers: Vec<(&'static str, Box<dyn Parser>)>,
-    last: u64,
-    /// The kernel was told something about it.
-    steered: bool,
-    /// The kernel sends its segments' sizes.
-    segments: bool,
-}
 
 /// Live flows, and the last closed ones.
 #[derive(Default)]
@@ -302,13 +273,8 @@ impl Table {
         id: FlowId,
         changed: &mut impl FnMut(&Flow, Change),
     ) -> Option<&mut Followed> {
-        if !self.flows.contains_key(&id) {
-            if self.len() >= MAX_FLOWS {
-                self.forget_quiet(record.time, changed);
-            }
-            if self.len() >= MAX_FLOWS {
-                self.evict(changed);
-            }
+        if self.len() >= MAX_FLOWS && !self.flows.contains_key(&id) {
+            self.evict(record.time, changed);
         }
         let followed = match self.flows.entry(id) {
             Entry::Occupied(entry) => entry.into_mut(),
@@ -332,7 +298,7 @@ impl Table {
     }
 
     /// Drops what was quiet longest of the agents that have most flows.
-    fn evict(&mut self, changed: &mut impl FnMut(&Flow, Change)) {
+    fn evict(&mut self, now: u64, changed: &mut impl FnMut(&Flow, Change)) {
         let mut by_agent: BTreeMap<u64, Vec<(u64, FlowId)>> = BTreeMap::new();
         for (id, followed) in self.flows.iter().filter(|(_, flow)| !flow.is_closed()) {
             let held = by_agent.entry(followed.flow.agent).or_default();
@@ -355,10 +321,14 @@ impl Table {
         for (agent, mut held) in by_agent {
             held.sort_unstable();
             let dropped = held.len().saturating_sub(low);
+            let mut lost = 0;
             for (_, id) in held.into_iter().take(dropped) {
+                // What was due to be forgotten is no loss.
+                let flow = self.flows.get(&id);
+                lost += u64::from(flow.is_some_and(|flow| !flow.is_forgotten(now)));
                 self.drop_live(id, changed);
             }
-            self.count(agent, dropped as u64);
+            self.count(agent, lost);
         }
     }
 
@@ -415,132 +385,5 @@ impl Table {
                 control: None,
             });
         }
-    }
-}
-
-impl Followed {
-    fn new(record: &Record, id: FlowId) -> Self {
-        Self {
-            flow: Flow {
-                id,
-                agent: record.agent,
-                owner: record.process,
-                connector: None,
-                cause: None,
-                transport: Transport::Tcp,
-                direction: None,
-                local: None,
-                remote: None,
-                begun: record.time,
-                established: None,
-                protocol: None,
-                bytes: [0; 2],
-                packets: [0; 2],
-                peer: None,
-                event: None,
-                closed: None,
-            },
-            streams: [Stream::default(), Stream::default()],
-            parsers: PROTOCOLS
-                .iter()
-                .map(|protocol| (protocol.name, (protocol.parser)()))
-                .collect(),
-            last: record.time,
-            steered: false,
-            segments: false,
-        }
-    }
-
-    fn is_closed(&self) -> bool {
-        self.flow.closed.is_some()
-    }
-
-    /// Whether nothing will tell of its end and it was quiet for long: UDP, and
-    /// an attempt that failed before its first segment.
-    fn is_forgotten(&self, now: u64) -> bool {
-        let flow = &self.flow;
-        let attempt =
-            flow.connector.is_some() && flow.established.is_none() && flow.bytes == [0; 2];
-        let idle = match flow.transport {
-            _ if self.is_closed() => return false,
-            Transport::Udp => IDLE_NS,
-            Transport::Tcp if attempt => ATTEMPT_NS,
-            Transport::Tcp => return false,
-        };
-        now.saturating_sub(self.last) > idle
-    }
-
-    /// Asks the kernel for segment sizes while a parser needs them.
-    fn wish(&mut self) -> Option<Steering> {
-        let wanted = match self.parsers.as_slice() {
-            [(_, parser)] => parser.wants_segments(),
-            _ => false,
-        };
-        if wanted == self.segments {
-            return None;
-        }
-        self.segments = wanted;
-        self.steered = true;
-        Some(Steering {
-            flow: self.flow.id,
-            control: Some(FlowControl {
-                head_cap: HEAD_CAP,
-                flags: if wanted { FLOW_SEGMENTS } else { 0 },
-            }),
-        })
-    }
-
-    /// Puts a piece in its place and feeds the parsers what is in order.
-    fn take(
-        &mut self,
-        way: Way,
-        offset: u32,
-        data: Bytes,
-        segment_left: u32,
-        changed: &mut impl FnMut(&Flow, Change),
-    ) {
-        let mut stream = std::mem::take(&mut self.streams[index(way)]);
-        stream.bytes(offset, data, segment_left, |input| {
-            self.feed(way, input, changed)
-        });
-        self.streams[index(way)] = stream;
-    }
-
-    fn feed(&mut self, way: Way, input: Input<'_>, changed: &mut impl FnMut(&Flow, Change)) {
-        // On a loopback pair both ends see the same bytes: one is enough.
-        if self.flow.peer.is_some() && !self.flow.is_outbound() {
-            return;
-        }
-        let side = match (way, self.flow.agent_side()) {
-            (Way::Out, side) => side,
-            (Way::In, Side::Initiator) => Side::Responder,
-            (Way::In, Side::Responder) => Side::Initiator,
-        };
-        let mut facts: Vec<Fact> = Vec::new();
-        let mut found = None;
-        self.parsers.retain_mut(|(name, parser)| {
-            let answer = parser.feed(side, input, &mut facts);
-            if answer == Answer::Found && found.is_none() {
-                found = Some(*name);
-            }
-            answer != Answer::NotThis
-        });
-        if let Some(name) = found
-            && self.flow.protocol.is_none()
-        {
-            self.flow.protocol = Some(name);
-            self.parsers.retain(|(other, _)| *other == name);
-            changed(&self.flow, Change::Identified);
-        }
-        for fact in facts {
-            changed(&self.flow, Change::Fact(fact));
-        }
-    }
-}
-
-fn index(way: Way) -> usize {
-    match way {
-        Way::Out => 0,
-        Way::In => 1,
     }
 }

@@ -1,4 +1,6 @@
 use agent_monitor_common::event::{FlowId, HEAD_OF_LISTENER};
+use agent_monitor_common::policy::FLOW_SEGMENTS;
+use bytes::Bytes;
 
 use super::*;
 use crate::decode::ProcessKey;
