@@ -6,11 +6,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use agent_monitor_common::event::FlowId;
 use bytes::Bytes;
 
 use crate::decode::{self, Body, CgroupAction, ProcessKey, Record};
 use crate::detect::mining::Mining;
-use crate::detect::relay::{Pair, Relays};
+use crate::detect::relay::{Relays, Risen};
 use crate::detect::{Finding, ssh_command, tunnel};
 use crate::enrich::process::{Exec, Fork, Processes};
 use crate::event::{
@@ -43,10 +44,11 @@ pub struct Pipeline {
 
 /// What a change of a flow leads to, until the flow table is free again.
 struct Consequence {
+    flow: FlowId,
     event: Option<(Option<Arc<Process>>, event::Body)>,
     findings: Vec<Finding>,
     /// Relays that were seen to work.
-    risen: Vec<Pair>,
+    risen: Vec<Risen>,
 }
 
 impl Pipeline {
@@ -212,7 +214,7 @@ impl Pipeline {
                 &forward.spec,
                 record.time,
             );
-            self.find(&finding, Some(id), out);
+            self.find(&finding, &[id], out);
         }
     }
 
@@ -273,26 +275,25 @@ impl Pipeline {
             let id = consequence
                 .event
                 .map(|(process, body)| self.emit(record.agent, record.time, process, body, out));
-            for finding in &consequence.findings {
-                self.find(finding, id.clone(), out);
+            if let Some(id) = &id {
+                self.flows.told(consequence.flow, id);
             }
-            for pair in &consequence.risen {
-                let (Some(outside), Some(inside)) =
-                    (self.flows.get(pair.outside), self.flows.get(pair.inside))
-                else {
-                    continue;
-                };
-                let connector = inside.connector.unwrap_or(inside.owner);
-                let process = self.processes.get(connector);
-                let finding = tunnel::relayed(outside, inside, pair, process.as_ref(), record.time);
+            for finding in &consequence.findings {
+                self.find(finding, id.as_slice(), out);
+            }
+            for risen in &consequence.risen {
+                let process = self.processes.get(risen.inside.connector);
+                let finding = tunnel::relayed(risen, process.as_ref(), record.time);
                 if let Some(finding) = finding {
-                    self.find(&finding, None, out);
+                    let told = [&risen.outside.event, &risen.inside.event];
+                    let told: Vec<Arc<str>> = told.into_iter().flatten().cloned().collect();
+                    self.find(&finding, &told, out);
                 }
             }
         }
     }
 
-    fn find(&mut self, finding: &Finding, event: Option<Arc<str>>, out: &mut Vec<Event>) {
+    fn find(&mut self, finding: &Finding, events: &[Arc<str>], out: &mut Vec<Event>) {
         // Agent 0 stands for what was lost of no one agent: it may have been this one's.
         let lost: u64 = [finding.agent, 0]
             .iter()
@@ -303,7 +304,7 @@ impl Pipeline {
             records => format!("{records} records that may be this agent's were lost"),
         };
         let time = self.at(finding.time);
-        if let Some(alert) = self.incidents.take(finding, event, time, &coverage) {
+        if let Some(alert) = self.incidents.take(finding, events, time, &coverage) {
             self.stats.alerts += 1;
             let body = event::Body::Alert(Arc::new(alert));
             self.emit(
@@ -356,17 +357,21 @@ fn consequence(
     mining: &mut Mining,
     processes: &mut Processes,
 ) -> Consequence {
-    let actor = match change {
-        Change::Attempted | Change::Sent => record.process,
-        _ => flow.connector.unwrap_or(flow.owner),
-    };
-    let process = known(processes, actor, record.time);
-    let related = |one: ProcessKey, other: ProcessKey| is_related(processes, one, other);
     let mut result = Consequence {
+        flow: flow.id,
         event: None,
         findings: Vec::new(),
         risen: Vec::new(),
     };
+    let process = match change {
+        Change::Attempted | Change::Sent => known(processes, record.process, record.time),
+        Change::Evicted => None,
+        _ => {
+            let actor = flow.connector.unwrap_or(flow.owner);
+            known(processes, actor, record.time)
+        }
+    };
+    let related = |one: ProcessKey, other: ProcessKey| is_related(processes, one, other);
     let body = match change {
         Change::Attempted => network_body(flow, Outcome::Attempted).map(event::Body::Connect),
         Change::Sent => network_body(flow, Outcome::Attempted).map(event::Body::Send),
@@ -392,7 +397,7 @@ fn consequence(
             None
         }
         Change::Failed | Change::Closed => {
-            relays.closed(flow.id);
+            relays.closed(flow, record.time);
             mining.closed(flow.id);
             let failed = matches!(change, Change::Failed);
             let state = if failed {
@@ -401,6 +406,11 @@ fn consequence(
                 FlowState::Closed
             };
             flow_body(flow, state, Vec::new(), record.time)
+        }
+        Change::Evicted => {
+            relays.forget(flow);
+            mining.closed(flow.id);
+            None
         }
     };
     result.event = body.map(|body| (process, body));
@@ -422,14 +432,24 @@ fn known(processes: &mut Processes, key: ProcessKey, time: u64) -> Option<Arc<Pr
     Some(found.unwrap_or_else(|| bare().into()))
 }
 
-/// Whether two processes are the same or one is above the other.
+/// Whether two processes are the same, one is above the other, or one process
+/// made both: a pipe between two programs relays too. Who is not known may be
+/// anyone.
 fn is_related(processes: &Processes, one: ProcessKey, other: ProcessKey) -> bool {
-    let above = |key: ProcessKey, pid: u32| {
-        processes
-            .get(key)
-            .is_some_and(|process| process.ancestors.iter().any(|a| a.pid == pid))
+    if one == other || one.pid == 0 || other.pid == 0 {
+        return true;
+    }
+    let lineage = |key: ProcessKey| -> Vec<u32> {
+        let process = processes.get(key);
+        let ancestors = process.iter().flat_map(|process| process.ancestors.iter());
+        ancestors.map(|ancestor| ancestor.pid).collect()
     };
-    one == other || one.pid == 0 || above(one, other.pid) || above(other, one.pid)
+    let (above_one, above_other) = (lineage(one), lineage(other));
+    above_one.contains(&other.pid)
+        || above_other.contains(&one.pid)
+        || above_one
+            .first()
+            .is_some_and(|parent| above_other.first() == Some(parent))
 }
 
 fn network_body(flow: &Flow, result: Outcome) -> Option<event::Network> {
@@ -473,4 +493,45 @@ fn flow_body(flow: &Flow, state: FlowState, facts: Vec<String>, now: u64) -> Opt
         },
         facts,
     })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::enrich::procfs::Procfs;
+
+    fn key(pid: u32) -> ProcessKey {
+        ProcessKey { pid, start: 1 }
+    }
+
+    #[test]
+    fn lineage_and_one_maker_relate_processes_either_way_round() {
+        let nothing = tempfile::tempdir().expect("a directory");
+        let mut processes = Processes::new(Procfs::at(nothing.path()), 100);
+        // 1 made 2 and 3, 3 made 4. Who made 1 is not known.
+        for (parent, child) in [(100, 1), (1, 2), (1, 3), (3, 4)] {
+            let fork = Fork {
+                parent: key(parent),
+                child: key(child),
+                uid: 0,
+                comm: "x".into(),
+            };
+            processes.fork(fork, 0);
+        }
+        let cases = [
+            (2, 2, true),
+            (1, 2, true),
+            (3, 4, true),
+            (2, 3, true),
+            (2, 4, false),
+            (0, 4, true),
+            (8, 9, false),
+        ];
+        for (one, other, expected) in cases {
+            for (one, other) in [(one, other), (other, one)] {
+                let related = is_related(&processes, key(one), key(other));
+                assert_eq!(related, expected, "{one} and {other}");
+            }
+        }
+    }
 }

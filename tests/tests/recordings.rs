@@ -4,15 +4,19 @@ use std::path::PathBuf;
 
 use agent_monitor::commands::replay::replay;
 use agent_monitor::event::{Body, Confidence, Severity};
+use agent_monitor::flow::address::is_inside;
+
+fn recording(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("data/recordings")
+        .join(name)
+        .with_extension("agmr")
+}
 
 /// Every revision of every alert in a recording.
 fn alerts(name: &str) -> Vec<(&'static str, Severity, Confidence)> {
-    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("data/recordings")
-        .join(name)
-        .with_extension("agmr");
     let mut alerts = Vec::new();
-    replay(&file, 0, |event| {
+    replay(&recording(name), 0, |event| {
         if let Body::Alert(alert) = &event.body {
             assert_eq!(alert.coverage, "complete");
             alerts.push((alert.rule, alert.severity, alert.confidence));
@@ -47,6 +51,35 @@ fn a_relay_over_tls_that_no_tool_list_knows_is_found() {
 }
 
 #[test]
+fn a_relay_s_alert_names_the_events_of_both_its_flows() {
+    for (name, rule) in [
+        ("tls_relay", "reverse-tunnel-relay"),
+        ("ssh_reverse_tunnel_with_traffic", "reverse-ssh-tunnel"),
+    ] {
+        let mut connects = Vec::new();
+        let mut named = Vec::new();
+        replay(&recording(name), 0, |event| {
+            match &event.body {
+                Body::Connect(connect) => connects.push((event.id.clone(), connect.remote)),
+                Body::Alert(alert)
+                    if alert.rule == rule && alert.severity == Severity::Critical =>
+                {
+                    let told = connects.iter().filter(|(id, _)| alert.events.contains(id));
+                    named.extend(told.map(|(_, remote)| is_inside(remote.ip)));
+                }
+                _ => {}
+            }
+            Ok(())
+        })
+        .expect("the recording is whole");
+        assert!(
+            named.contains(&true) && named.contains(&false),
+            "{name}: {named:?}"
+        );
+    }
+}
+
+#[test]
 fn what_only_resembles_a_relay_raises_nothing() {
     for name in [
         "ssh_local_forward",
@@ -62,8 +95,7 @@ fn what_only_resembles_a_relay_raises_nothing() {
 
 #[test]
 fn a_replay_gives_the_same_events_each_time() {
-    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("data/recordings/ssh_reverse_tunnel_with_traffic.agmr");
+    let file = recording("ssh_reverse_tunnel_with_traffic");
     let events = || {
         let mut lines = Vec::new();
         replay(&file, 0, |event| {

@@ -8,8 +8,8 @@
 use core::arch::asm;
 
 use agent_monitor_common::event::{
-    Burst as BurstRecord, Endpoint, HEAD_OF_LISTENER, HEAD_TAKEN_OVER, Head, Segment, WithData,
-    direction, kind,
+    Burst as BurstRecord, HEAD_OF_LISTENER, HEAD_TAKEN_OVER, Head, Segment, WithData, direction,
+    kind,
 };
 use agent_monitor_common::limits::{
     BURST_BYTES, BURST_QUIET_NS, CHUNK_LARGE, CHUNK_SMALL, CHUNKS_PER_SEGMENT,

@@ -18,12 +18,12 @@ const WEAK: usize = 0;
 const ONE_SIDE: usize = 1;
 const BOTH_SIDES: usize = 2;
 
+/// Bytes of a flow's payload in its evidence.
+const MAX_PAYLOAD: usize = 256;
 /// Messages of a flow that are kept until they prove something.
 const MAX_HELD: usize = 4;
-/// Flows on which something was said.
-const MAX_FLOWS: usize = 16_384;
 
-/// What was heard on each flow.
+/// What was heard on each flow: on live ones only, so the flow table bounds it.
 #[derive(Default)]
 pub struct Mining {
     heard: HashMap<FlowId, Heard>,
@@ -39,6 +39,8 @@ struct Heard {
     stage: Option<usize>,
     /// What was said before it proved anything.
     held: Vec<String>,
+    /// Bytes of payload that were put into evidence.
+    shown: usize,
 }
 
 impl Heard {
@@ -91,20 +93,24 @@ impl Mining {
         if cfg!(mutate = "mining-pool-protocol") {
             return None;
         }
-        if self.heard.len() >= MAX_FLOWS && !self.heard.contains_key(&flow.id) {
-            return None;
-        }
         let heard = self.heard.entry(flow.id).or_default();
         let speaker = if fact.from_pool {
             "the pool"
         } else {
             "the miner"
         };
+        let shown = &fact.bytes[..fact.bytes.len().min(MAX_PAYLOAD - heard.shown)];
+        heard.shown += shown.len();
         let line = format!(
-            "{speaker} said {} ({}): {}",
+            "{speaker} said {} ({}): {}{}",
             fact.message,
             fact.dialect,
-            String::from_utf8_lossy(&fact.bytes)
+            String::from_utf8_lossy(shown),
+            if shown.len() < fact.bytes.len() {
+                "…"
+            } else {
+                ""
+            }
         );
         let stage = match heard.stage(fact) {
             Some(stage) if heard.stage.is_none_or(|before| before < stage) => stage,
@@ -145,8 +151,121 @@ impl Mining {
         })
     }
 
-    /// A flow is over.
+    /// A flow is over, or no longer followed.
     pub fn closed(&mut self, flow: FlowId) {
         self.heard.remove(&flow);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::ProcessKey;
+    use crate::event::Transport;
+
+    fn flow() -> Flow {
+        Flow {
+            id: FlowId::default(),
+            agent: 7,
+            owner: ProcessKey::default(),
+            connector: None,
+            cause: None,
+            transport: Transport::Tcp,
+            direction: None,
+            local: None,
+            remote: None,
+            begun: 0,
+            established: None,
+            protocol: None,
+            bytes: [0; 2],
+            packets: [0; 2],
+            peer: None,
+            event: None,
+        }
+    }
+
+    fn fact(side: Side, from_pool: bool, weight: Weight) -> Fact {
+        Fact {
+            side,
+            from_pool,
+            weight,
+            dialect: "stratum-v1",
+            message: "a message".to_owned(),
+            identity: None,
+            plain: true,
+            bytes: vec![b'x'; 200],
+        }
+    }
+
+    /// The stages of the findings that these messages of one flow make.
+    fn stages(facts: &[Fact]) -> Vec<usize> {
+        let mut mining = Mining::default();
+        let flow = flow();
+        facts
+            .iter()
+            .filter_map(|fact| mining.message(&flow, fact, None, 0))
+            .map(|finding| finding.stage)
+            .collect()
+    }
+
+    use Side::{Initiator, Responder};
+    use Weight::{Proof, Strong, Weak};
+
+    #[test]
+    fn a_miners_message_then_the_pools_raise_the_stage_once_each() {
+        let said = [
+            fact(Initiator, false, Strong),
+            fact(Initiator, false, Strong),
+            fact(Responder, true, Strong),
+            fact(Responder, true, Proof),
+        ];
+        assert_eq!(stages(&said), [ONE_SIDE, BOTH_SIDES]);
+    }
+
+    #[test]
+    fn work_handed_out_by_the_pool_proves_it_alone() {
+        assert_eq!(stages(&[fact(Responder, true, Proof)]), [BOTH_SIDES]);
+    }
+
+    #[test]
+    fn what_honest_programs_say_too_is_a_weak_sign() {
+        assert_eq!(stages(&[fact(Initiator, false, Weak)]), [WEAK]);
+    }
+
+    #[test]
+    fn one_side_that_says_everything_is_a_document() {
+        let download = |from_pool| Fact {
+            plain: false,
+            ..fact(Responder, from_pool, Proof)
+        };
+        assert_eq!(
+            stages(&[download(true), download(false), download(true)]),
+            []
+        );
+    }
+
+    #[test]
+    fn a_session_behind_a_proxys_handshake_takes_both_sides() {
+        let later = |side, from_pool| Fact {
+            plain: false,
+            ..fact(side, from_pool, Strong)
+        };
+        assert_eq!(
+            stages(&[later(Initiator, false), later(Responder, true)]),
+            [BOTH_SIDES]
+        );
+    }
+
+    #[test]
+    fn evidence_holds_at_most_256_bytes_of_payload() {
+        let mut mining = Mining::default();
+        let said = [fact(Initiator, false, Strong), fact(Responder, true, Proof)];
+        let payload: usize = said
+            .iter()
+            .filter_map(|fact| mining.message(&flow(), fact, None, 0))
+            .flat_map(|finding| finding.evidence)
+            .map(|line| line.bytes().filter(|byte| *byte == b'x').count())
+            .sum();
+        assert_eq!(payload, MAX_PAYLOAD);
     }
 }

@@ -9,168 +9,132 @@
 //! 29, multiplexers less), so the sizes match within a few dozen bytes; a program that
 //! acts on what it is told does not repeat it. Figures: docs/notes/relay-separation.md.
 
-use std::collections::{HashMap, VecDeque};
+mod pair;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use agent_monitor_common::event::FlowId;
 
 use crate::decode::{Burst, ProcessKey, Way};
+use crate::event::{Address, Transport};
 use crate::flow::Flow;
+
+pub use pair::{Exchange, Pair, Score};
+use pair::{LAG_NS, Spans};
 
 /// An inside connection counts as caused by data that came at most this long
 /// before it: the process has to be woken and call connect(). Measured on real
 /// tunnels: below 5 ms on an idle machine.
 pub const CAUSE_NS: u64 = 250_000_000;
-/// Relayed bytes leave at most this long after they came.
-const LAG_NS: u64 = 250_000_000;
-/// Bursts that are kept of a flow.
-const BURSTS: usize = 64;
 /// Exchanges in which both directions match before a relay is believed on a flow
 /// whose protocol is not known: one can be chance.
 pub const MATCHED: u32 = 2;
 /// Exchanges in which both directions match before a relay is called sustained.
 pub const SUSTAINED: u32 = 4;
-/// Pairs that are watched at once.
-const MAX_PAIRS: usize = 4_096;
-/// Flows whose bursts are kept.
-const MAX_TRACKS: usize = 16_384;
+/// Pairs that are compared at once, of one agent.
+const MAX_PAIRS: usize = 256;
+/// Flows whose bursts are kept, of one agent.
+const MAX_TRACKS: usize = 1_024;
+/// How long the answer of an inside connection that ended may stay untold: the
+/// burst that carries it outside ends with the next data, or with its flow.
+const ANSWER_NS: u64 = 60_000_000_000;
+/// How often what ended is looked for.
+const SWEEP_NS: u64 = 1_000_000_000;
 
-/// Framing of one record: SSH with chacha20 takes 36 to 44 bytes, TLS 1.3 22 and
-/// a multiplexer's header a few more.
-const RECORD: u64 = 48;
-/// The header of a new channel (SSH: 92 bytes) and what is said around it.
-const OPENING: u64 = 128;
-/// Records in a super-segment cannot be counted; they are of 1 KiB or more.
-const BULK: u64 = 64;
-
-/// How much longer than the inside burst the outside part of a relay may be:
-/// framing for each of its segments and for the records inside them.
-fn slack(bytes: u64, segments: u64, opening: bool) -> u64 {
-    RECORD * segments.max(1) + bytes / BULK + 16 + if opening { OPENING } else { 0 }
+/// What a finding says of a flow, which may be over by then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// The flow.
+    pub flow: FlowId,
+    /// The agent it belongs to.
+    pub agent: u64,
+    /// Who made the socket.
+    pub owner: ProcessKey,
+    /// Who connected it.
+    pub connector: ProcessKey,
+    /// The other end.
+    pub remote: Option<Address>,
+    /// Its protocol, once found.
+    pub protocol: Option<&'static str>,
+    /// Id of the first event that told of it.
+    pub event: Option<Arc<str>>,
 }
 
-/// What the comparison of two flows has shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Score {
-    /// Inside bursts that went out and match what had come in outside.
-    pub requests: u32,
-    /// Inside bursts that came in and match what then went out outside.
-    pub answers: u32,
-    /// Inside bursts in either direction that match nothing.
-    pub unmatched: u32,
-    /// Bytes of the matched bursts, both directions.
-    pub bytes: u64,
-}
-
-impl Score {
-    /// Exchanges in which both directions match.
-    pub fn exchanges(self) -> u32 {
-        self.requests.min(self.answers)
-    }
-
-    /// Whether the flows are a relay: something matches both ways, and more
-    /// matches than does not.
-    pub fn is_relay(self) -> bool {
-        self.exchanges() > 0 && self.requests + self.answers > self.unmatched
+impl End {
+    fn new(flow: &Flow) -> Self {
+        Self {
+            flow: flow.id,
+            agent: flow.agent,
+            owner: flow.owner,
+            connector: flow.connector.unwrap_or(flow.owner),
+            remote: flow.remote,
+            protocol: flow.protocol,
+            event: flow.event.clone(),
+        }
     }
 }
 
-/// An outside flow and an inside one, and what became of their comparison.
+/// A relay that was seen to work once more.
 #[derive(Clone, Debug)]
-pub struct Pair {
-    /// The flow to outside.
-    pub outside: FlowId,
-    /// The flow inside.
-    pub inside: FlowId,
-    /// From the last data from outside to the inside connect(), nanoseconds.
-    pub delay: u64,
+pub struct Risen {
     /// The comparison so far.
-    pub score: Score,
-    /// Exchanges to tell of: bytes outside and inside, with the direction.
-    pub shown: Vec<Exchange>,
-    /// Inside bursts compared so far.
-    compared: u64,
-    /// Up to when outside bursts were used, by direction.
-    used: [u64; 2],
+    pub pair: Pair,
+    /// The flow to outside.
+    pub outside: End,
+    /// The flow inside.
+    pub inside: End,
 }
-
-/// One matched burst.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exchange {
-    /// Data from outside that went inside, or an answer that went back.
-    pub way: Way,
-    /// Bytes on the outside flow.
-    pub outside: u64,
-    /// Bytes on the inside flow.
-    pub inside: u64,
-}
-
-/// Matched exchanges that are kept to be shown.
-const SHOWN: usize = 6;
 
 struct Track {
-    agent: u64,
-    owner: ProcessKey,
+    end: End,
     inside: bool,
     begun: u64,
-    bursts: VecDeque<Burst>,
-    /// Bursts taken out of `bursts` because it was full, or seen before.
-    forgotten: u64,
+    closed: Option<u64>,
+    spans: Spans,
+    /// The other flows of its pairs.
+    partners: Vec<FlowId>,
+}
+
+impl Track {
+    fn quiet_since(&self) -> u64 {
+        self.spans.last().unwrap_or(0).max(self.begun)
+    }
+
+    fn ended_before(&self, time: u64) -> bool {
+        self.closed.is_some_and(|closed| closed < time)
+    }
 }
 
 /// Watches the flows of all agents.
 #[derive(Default)]
 pub struct Relays {
-    tracks: HashMap<FlowId, Track>,
-    pairs: Vec<Pair>,
-    /// Pairs and flows that were not watched because there were too many.
+    agents: HashMap<u64, AgentRelays>,
+    /// Pairs and flows that were dropped because there were too many.
     pub evicted: u64,
+    /// When to look for what ended next.
+    sweep: u64,
+}
+
+/// Watches the flows of one agent.
+#[derive(Default)]
+struct AgentRelays {
+    tracks: BTreeMap<FlowId, Track>,
+    /// Inside flows by the time they began.
+    begun: BTreeSet<(u64, FlowId)>,
+    /// By outside and inside flow.
+    pairs: BTreeMap<(FlowId, FlowId), Pair>,
+    evicted: u64,
 }
 
 impl Relays {
     /// An outbound flow is established.
-    pub fn opened(&mut self, flow: &Flow, mut related: impl FnMut(ProcessKey, ProcessKey) -> bool) {
-        if !flow.is_outbound() {
-            return;
+    pub fn opened(&mut self, flow: &Flow, related: impl FnMut(ProcessKey, ProcessKey) -> bool) {
+        if flow.is_outbound() {
+            self.of(flow.agent, |agent| agent.opened(flow, related));
         }
-        if self.tracks.len() >= MAX_TRACKS {
-            self.evicted += 1;
-            return;
-        }
-        let connector = flow.connector.unwrap_or(flow.owner);
-        let track = Track {
-            agent: flow.agent,
-            owner: connector,
-            inside: flow.is_inside(),
-            begun: flow.begun,
-            bursts: VecDeque::new(),
-            forgotten: 0,
-        };
-        if track.inside {
-            let causes: Vec<(FlowId, u64)> = self
-                .tracks
-                .iter()
-                .filter(|(_, outside)| !outside.inside && outside.agent == flow.agent)
-                .filter(|(_, outside)| related(outside.owner, connector))
-                .filter_map(|(id, outside)| {
-                    let named = flow
-                        .cause
-                        .filter(|(cause, _)| cause == id)
-                        .map(|(_, time)| time);
-                    let seen = outside
-                        .bursts
-                        .iter()
-                        .rev()
-                        .find(|burst| burst.way == Way::In);
-                    let last = named.or(seen.map(|burst| burst.last))?;
-                    let delay = flow.begun.saturating_sub(last);
-                    (delay <= CAUSE_NS).then_some((*id, delay))
-                })
-                .collect();
-            for (outside, delay) in causes {
-                self.pair(outside, flow.id, delay, flow.begun);
-            }
-        }
-        self.tracks.insert(flow.id, track);
     }
 
     /// A burst on a flow ended. Gives the pairs whose score rose.
@@ -179,173 +143,270 @@ impl Relays {
         flow: &Flow,
         burst: &Burst,
         mut related: impl FnMut(ProcessKey, ProcessKey) -> bool,
-    ) -> Vec<Pair> {
+    ) -> Vec<Risen> {
+        let known = self
+            .agents
+            .get(&flow.agent)
+            .is_some_and(|agent| agent.tracks.contains_key(&flow.id));
+        if !known && !is_late(flow) {
+            return Vec::new();
+        }
+        let risen = self.of(flow.agent, |agent| {
+            if !known {
+                agent.opened(flow, &mut related);
+            }
+            agent.burst(flow, burst, related)
+        });
+        self.forget_ended(burst.last);
+        risen
+    }
+
+    /// A flow is over. What it carried is still compared with what the other
+    /// flow of a pair is told to have carried.
+    pub fn closed(&mut self, flow: &Flow, time: u64) {
+        let agent = self.agents.get_mut(&flow.agent);
+        if let Some(track) = agent.and_then(|agent| agent.tracks.get_mut(&flow.id)) {
+            track.closed = Some(time);
+        }
+    }
+
+    /// A flow is no longer followed.
+    pub fn forget(&mut self, flow: &Flow) {
+        if let Some(agent) = self.agents.get_mut(&flow.agent) {
+            agent.drop_track(flow.id);
+            if agent.tracks.is_empty() {
+                self.agents.remove(&flow.agent);
+            }
+        }
+    }
+
+    /// The pairs that are watched, to look at.
+    pub fn pairs(&self) -> impl Iterator<Item = &Pair> {
+        self.agents.values().flat_map(|agent| agent.pairs.values())
+    }
+
+    fn of<T>(&mut self, id: u64, act: impl FnOnce(&mut AgentRelays) -> T) -> T {
+        let agent = self.agents.entry(id).or_default();
+        let result = act(agent);
+        self.evicted += std::mem::take(&mut agent.evicted);
+        result
+    }
+
+    fn forget_ended(&mut self, now: u64) {
+        if now < self.sweep {
+            return;
+        }
+        self.sweep = now.saturating_add(SWEEP_NS);
+        self.agents.retain(|_, agent| {
+            agent.forget_ended(now);
+            !agent.tracks.is_empty()
+        });
+    }
+}
+
+/// Whether a flow should be watched although its beginning was not told of: one
+/// that was open before, or whose records were lost. An inside flow counts by
+/// the time it began, so that has to be known.
+fn is_late(flow: &Flow) -> bool {
+    flow.transport == Transport::Tcp
+        && flow.closed.is_none()
+        && flow.remote.is_some()
+        && flow.is_outbound()
+        && (!flow.is_inside() || flow.connector.is_some())
+}
+
+impl AgentRelays {
+    fn opened(&mut self, flow: &Flow, mut related: impl FnMut(ProcessKey, ProcessKey) -> bool) {
+        let end = End::new(flow);
+        if let Some(track) = self.tracks.get_mut(&flow.id) {
+            track.end = end;
+            return;
+        }
+        if self.tracks.len() >= MAX_TRACKS {
+            self.drop_quietest();
+        }
+        let connector = end.connector;
+        let inside = flow.is_inside();
+        if inside {
+            self.begun.insert((flow.begun, flow.id));
+        }
+        let track = Track {
+            end,
+            inside,
+            begun: flow.begun,
+            closed: None,
+            spans: Spans::default(),
+            partners: Vec::new(),
+        };
+        self.tracks.insert(flow.id, track);
+        if !inside {
+            return;
+        }
+        let causes: Vec<(FlowId, u64)> = self
+            .tracks
+            .values()
+            .filter(|outside| !outside.inside)
+            .filter_map(|outside| {
+                let id = outside.end.flow;
+                let named = flow.cause.filter(|(cause, _)| *cause == id);
+                let last = named.map(|(_, time)| time).or(outside.spans.last_in())?;
+                let delay = flow.begun.saturating_sub(last);
+                (delay <= CAUSE_NS && related(outside.end.connector, connector))
+                    .then_some((id, delay))
+            })
+            .collect();
+        for (outside, delay) in causes {
+            self.pair(outside, flow.id, delay, flow.begun);
+        }
+    }
+
+    fn burst(
+        &mut self,
+        flow: &Flow,
+        burst: &Burst,
+        mut related: impl FnMut(ProcessKey, ProcessKey) -> bool,
+    ) -> Vec<Risen> {
         let Some(track) = self.tracks.get_mut(&flow.id) else {
             return Vec::new();
         };
-        track.bursts.push_back(burst.clone());
-        if track.bursts.len() > BURSTS {
-            track.bursts.pop_front();
-            track.forgotten += 1;
-        }
-        let (is_inside, agent, owner) = (track.inside, track.agent, track.owner);
-        if !is_inside && burst.way == Way::In {
+        track.end = End::new(flow);
+        track.spans.push(burst);
+        if !track.inside && burst.way == Way::In {
             // The burst that caused a connect is often only told of afterwards.
+            let owner = track.end.connector;
+            let least = FlowId::default();
+            let until = burst.last.saturating_add(CAUSE_NS).saturating_add(1);
             let caused: Vec<(FlowId, u64)> = self
-                .tracks
-                .iter()
-                .filter(|(_, inside)| inside.inside && inside.agent == agent)
-                .filter(|(_, inside)| {
-                    burst.first <= inside.begun && inside.begun <= burst.last + CAUSE_NS
-                })
-                .filter(|(_, inside)| related(owner, inside.owner))
-                .map(|(id, inside)| (*id, inside.begun))
+                .begun
+                .range((burst.first, least)..(until, least))
+                .filter_map(|(begun, id)| self.tracks.get(id).map(|inside| (inside, begun)))
+                .filter(|(inside, _)| related(owner, inside.end.connector))
+                .map(|(inside, begun)| (inside.end.flow, *begun))
                 .collect();
             for (inside, begun) in caused {
                 self.pair(flow.id, inside, begun.saturating_sub(burst.last), begun);
             }
         }
+        self.compare(flow.id)
+    }
+
+    /// Compares the pairs of a flow; gives those whose score rose.
+    fn compare(&mut self, flow: FlowId) -> Vec<Risen> {
+        let Some(track) = self.tracks.get(&flow) else {
+            return Vec::new();
+        };
         let mut risen = Vec::new();
-        let mut pairs = std::mem::take(&mut self.pairs);
-        for pair in &mut pairs {
-            if pair.outside == flow.id || pair.inside == flow.id {
-                let before = pair.score;
-                self.compare(pair);
-                if pair.score.exchanges() > before.exchanges() {
-                    risen.push(pair.clone());
-                }
+        for partner in &track.partners {
+            let Some(other) = self.tracks.get(partner) else {
+                continue;
+            };
+            let (outside, inside) = if track.inside {
+                (other, track)
+            } else {
+                (track, other)
+            };
+            let Some(pair) = self.pairs.get_mut(&(outside.end.flow, inside.end.flow)) else {
+                continue;
+            };
+            let before = pair.score.exchanges();
+            pair.compare(&outside.spans, &inside.spans);
+            if pair.score.exchanges() > before {
+                risen.push(Risen {
+                    pair: pair.clone(),
+                    outside: outside.end.clone(),
+                    inside: inside.end.clone(),
+                });
             }
         }
-        self.pairs = pairs;
         risen
     }
 
-    /// A flow is over.
-    pub fn closed(&mut self, flow: FlowId) {
-        self.tracks.remove(&flow);
-        self.pairs
-            .retain(|pair| pair.outside != flow && pair.inside != flow);
-    }
-
-    /// The pairs that are watched, to look at.
-    pub fn pairs(&self) -> &[Pair] {
-        &self.pairs
-    }
-
     fn pair(&mut self, outside: FlowId, inside: FlowId, delay: u64, begun: u64) {
-        if self
-            .pairs
-            .iter()
-            .any(|pair| pair.outside == outside && pair.inside == inside)
-        {
+        if self.pairs.contains_key(&(outside, inside)) {
             return;
         }
         if self.pairs.len() >= MAX_PAIRS {
-            self.pairs.remove(0);
+            self.drop_least();
+        }
+        for (flow, other) in [(outside, inside), (inside, outside)] {
+            if let Some(track) = self.tracks.get_mut(&flow) {
+                track.partners.push(other);
+            }
+        }
+        let pair = Pair::new(outside, inside, delay, begun);
+        self.pairs.insert((outside, inside), pair);
+    }
+
+    /// Drops the pair that has shown least.
+    fn drop_least(&mut self) {
+        let shown = |pair: &Pair| {
+            let score = pair.score;
+            (score.exchanges(), score.requests + score.answers)
+        };
+        let least = self.pairs.iter().min_by_key(|(_, pair)| shown(pair));
+        if let Some(key) = least.map(|(key, _)| *key) {
+            self.drop_pair(key);
             self.evicted += 1;
         }
-        let since = begun.saturating_sub(CAUSE_NS);
-        self.pairs.push(Pair {
-            outside,
-            inside,
-            delay,
-            score: Score::default(),
-            shown: Vec::new(),
-            compared: 0,
-            used: [begun, since],
-        });
     }
 
-    /// Compares the inside bursts not yet compared with what the outside flow
-    /// carried around them. A burst inside is only looked at once the outside
-    /// flow has moved on, or its answer could still be on the way.
-    fn compare(&self, pair: &mut Pair) {
-        let (Some(outside), Some(inside)) = (
-            self.tracks.get(&pair.outside),
-            self.tracks.get(&pair.inside),
-        ) else {
+    /// Drops the flow that was quiet longest, one that ended before any other.
+    fn drop_quietest(&mut self) {
+        let quietest = self
+            .tracks
+            .values()
+            .min_by_key(|track| (track.closed.is_none(), track.quiet_since()));
+        if let Some((flow, counts)) = quietest.map(|track| {
+            let counts = track.closed.is_none() || !track.partners.is_empty();
+            (track.end.flow, counts)
+        }) {
+            self.drop_track(flow);
+            self.evicted += u64::from(counts);
+        }
+    }
+
+    fn drop_pair(&mut self, key: (FlowId, FlowId)) {
+        self.pairs.remove(&key);
+        for (flow, other) in [key, (key.1, key.0)] {
+            if let Some(track) = self.tracks.get_mut(&flow) {
+                track.partners.retain(|partner| *partner != other);
+            }
+        }
+    }
+
+    fn drop_track(&mut self, flow: FlowId) {
+        let Some(track) = self.tracks.remove(&flow) else {
             return;
         };
-        let skip = pair.compared.saturating_sub(inside.forgotten);
-        for burst in inside
-            .bursts
-            .iter()
-            .skip(usize::try_from(skip).unwrap_or(usize::MAX))
-        {
-            let (way, from, until) = match burst.way {
-                // Data that came before this went out.
-                Way::Out => (Way::In, pair.used[1], burst.last),
-                // Data that leaves after this came in.
-                Way::In => (Way::Out, pair.used[0].max(burst.first), burst.last + LAG_NS),
-            };
-            let over: Vec<&Burst> = outside
-                .bursts
-                .iter()
-                .filter(|other| other.way == way && from <= other.first && other.first <= until)
-                .collect();
-            let newest = outside.bursts.back().map_or(0, |other| other.first);
-            if over.is_empty() && newest < until {
-                return; // not yet
-            }
-            pair.compared += 1;
-            let opening = pair.compared == 1;
-            match closest(&over, burst.bytes, opening, way) {
-                Some((bytes, last)) => {
-                    match burst.way {
-                        Way::Out => pair.score.requests += 1,
-                        Way::In => pair.score.answers += 1,
-                    }
-                    pair.score.bytes += burst.bytes;
-                    pair.used[index(way)] = last + 1;
-                    if pair.shown.len() < SHOWN {
-                        pair.shown.push(Exchange {
-                            way: way_of_data(burst.way),
-                            outside: bytes,
-                            inside: burst.bytes,
-                        });
-                    }
-                }
-                None => pair.score.unmatched += 1,
-            }
+        self.begun.remove(&(track.begun, flow));
+        for partner in track.partners {
+            self.drop_pair(if track.inside {
+                (partner, flow)
+            } else {
+                (flow, partner)
+            });
         }
     }
-}
 
-/// A run of neighbouring outside bursts whose bytes sum up to those of an inside
-/// burst, within [`slack`]; what came in is matched from the newest backwards,
-/// what goes out from the oldest on. Gives the sum and the last one's begin.
-fn closest(over: &[&Burst], bytes: u64, opening: bool, way: Way) -> Option<(u64, u64)> {
-    let (mut sum, mut segments) = (0, 0);
-    let mut fits = |burst: &Burst| {
-        sum += burst.bytes;
-        segments += u64::from(burst.packets);
-        (sum >= bytes && sum <= bytes + slack(bytes, segments, opening)).then_some(sum)
-    };
-    match way {
-        Way::In => {
-            let last = over.last()?.first;
-            over.iter()
-                .rev()
-                .find_map(|burst| fits(burst))
-                .map(|sum| (sum, last))
+    /// Drops what ended and has nothing left to be compared.
+    fn forget_ended(&mut self, now: u64) {
+        let (lag, answer) = (now.saturating_sub(LAG_NS), now.saturating_sub(ANSWER_NS));
+        let is_over = |track: &Track| {
+            let waits = track.inside
+                && track.partners.iter().any(|outside| {
+                    let pair = self.pairs.get(&(*outside, track.end.flow));
+                    pair.is_some_and(|pair| !pair.is_compared(&track.spans))
+                });
+            track.ended_before(if waits { answer } else { lag })
+        };
+        let over: Vec<FlowId> = self
+            .tracks
+            .values()
+            .filter(|track| is_over(track))
+            .map(|track| track.end.flow)
+            .collect();
+        for flow in over {
+            self.drop_track(flow);
         }
-        Way::Out => over
-            .iter()
-            .find_map(|burst| fits(burst).map(|sum| (sum, burst.first))),
-    }
-}
-
-/// On the inside flow, data from outside goes out.
-fn way_of_data(inside: Way) -> Way {
-    match inside {
-        Way::Out => Way::In,
-        Way::In => Way::Out,
-    }
-}
-
-fn index(way: Way) -> usize {
-    match way {
-        Way::Out => 0,
-        Way::In => 1,
     }
 }

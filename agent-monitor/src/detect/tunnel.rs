@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::relay::{MATCHED, Pair, SUSTAINED};
+use agent_monitor_common::event::FlowId;
+
+use super::relay::{End, MATCHED, Risen, SUSTAINED};
 use super::{Finding, Subject};
 use crate::decode::{ProcessKey, Way};
 use crate::event::Process;
@@ -14,6 +16,8 @@ pub const SSH_RULE: &str = "reverse-ssh-tunnel";
 /// Rule id of tunnels on any other flow.
 pub const RELAY_RULE: &str = "reverse-tunnel-relay";
 
+/// Bytes of a forward's text that a summary shows.
+const MAX_SPEC: usize = 100;
 /// Stages of [`SSH_RULE`].
 const COMMAND_LINE: usize = 0;
 const WIRE_SIZES: usize = 1;
@@ -31,6 +35,7 @@ pub fn command_line(
     forward: &str,
     time: u64,
 ) -> Finding {
+    let forward = &forward[..forward.floor_char_boundary(MAX_SPEC)];
     Finding {
         rule: SSH_RULE,
         stage: COMMAND_LINE,
@@ -65,7 +70,7 @@ pub fn wire_sizes(
         stage: WIRE_SIZES,
         agent: flow.agent,
         process: process.cloned(),
-        subjects: subjects(flow.owner, process, Some(flow)),
+        subjects: subjects(flow.owner, process, Some(flow.id)),
         summary: format!(
             "{} asked {remote} for a reverse forward over SSH",
             who(process)
@@ -75,24 +80,26 @@ pub fn wire_sizes(
     })
 }
 
-/// An inside connection answers outside data.
-pub fn relayed(
-    outside: &Flow,
-    inside: &Flow,
-    pair: &Pair,
-    process: Option<&Arc<Process>>,
-    time: u64,
-) -> Option<Finding> {
+/// An inside connection answers outside data. `process` made that connection.
+pub fn relayed(risen: &Risen, process: Option<&Arc<Process>>, time: u64) -> Option<Finding> {
+    let Risen {
+        pair,
+        outside,
+        inside,
+    } = risen;
     if cfg!(mutate = "reverse-tunnel-relay") || !pair.score.is_relay() {
         return None;
     }
     let (from, to) = (outside.remote?, inside.remote?);
     let ssh = outside.protocol == Some("ssh");
-    let (rule, stage) = match pair.score.exchanges() {
+    let exchanges = pair.score.exchanges();
+    // One match may be chance, except between ssh and what it did itself.
+    let enough = exchanges >= MATCHED || (ssh && is_own(outside, inside, process));
+    let (rule, stage) = match exchanges {
+        _ if !enough => return None,
         _ if ssh => (SSH_RULE, RELAYED),
         SUSTAINED.. => (RELAY_RULE, STEADY),
-        MATCHED.. => (RELAY_RULE, BOTH_WAYS),
-        _ => return None,
+        _ => (RELAY_RULE, BOTH_WAYS),
     };
     let mut evidence = vec![format!(
         "connected to {to} {:.1} ms after data came in from {from}",
@@ -113,7 +120,7 @@ pub fn relayed(
         stage,
         agent: outside.agent,
         process: process.cloned(),
-        subjects: subjects(outside.owner, process, Some(outside)),
+        subjects: subjects(outside.owner, process, Some(outside.flow)),
         summary: format!(
             "{} lets {from} reach {to} inside through {}",
             who(process),
@@ -128,6 +135,19 @@ pub fn relayed(
     })
 }
 
+/// Whether the inside connection was made by who has the outside one, or by a
+/// process below it.
+fn is_own(outside: &End, inside: &End, process: Option<&Arc<Process>>) -> bool {
+    [outside.owner, outside.connector].iter().any(|holder| {
+        holder.pid != 0
+            && (inside.connector == *holder
+                || process.is_some_and(|process| {
+                    let mut above = process.ancestors.iter();
+                    above.any(|ancestor| ancestor.pid == holder.pid)
+                }))
+    })
+}
+
 fn who(process: Option<&Arc<Process>>) -> String {
     process.map_or_else(
         || "a process of the agent".to_owned(),
@@ -137,12 +157,12 @@ fn who(process: Option<&Arc<Process>>) -> String {
 
 /// The flow, the process, and the processes above it: autossh asks for what its
 /// child ssh does.
-fn subjects(key: ProcessKey, process: Option<&Arc<Process>>, flow: Option<&Flow>) -> Vec<Subject> {
+fn subjects(key: ProcessKey, process: Option<&Arc<Process>>, flow: Option<FlowId>) -> Vec<Subject> {
     let mut subjects = Vec::new();
     if key.pid != 0 {
         subjects.push(Subject::Process(key));
     }
-    subjects.extend(flow.map(|flow| Subject::Flow(flow.id)));
+    subjects.extend(flow.map(Subject::Flow));
     if let Some(process) = process {
         let above = process.ancestors.iter();
         subjects.extend(above.map(|a| {
@@ -153,4 +173,79 @@ fn subjects(key: ProcessKey, process: Option<&Arc<Process>>, flow: Option<&Flow>
         }));
     }
     subjects
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::relay::{Pair, Score};
+    use crate::event::{Address, Ancestor};
+
+    fn key(pid: u32) -> ProcessKey {
+        ProcessKey { pid, start: 1 }
+    }
+
+    fn end(ip: [u8; 4], connector: u32, protocol: Option<&'static str>) -> End {
+        End {
+            flow: FlowId::default(),
+            agent: 1,
+            owner: key(connector),
+            connector: key(connector),
+            remote: Some(Address {
+                ip: ip.into(),
+                port: 22,
+            }),
+            protocol,
+            event: None,
+        }
+    }
+
+    /// The rule and stage for a relay whose outside flow is process 5's and whose
+    /// inside one is process `connector`'s, a child of `parent`.
+    fn found(
+        protocol: Option<&'static str>,
+        (connector, parent): (u32, u32),
+        exchanges: u32,
+    ) -> Option<(&'static str, usize)> {
+        let process = Process {
+            pid: connector,
+            ancestors: [Ancestor {
+                pid: parent,
+                comm: "sh".into(),
+                exe: None,
+            }]
+            .into(),
+            ..Process::default()
+        };
+        let mut pair = Pair::new(FlowId::default(), FlowId::default(), 0, 0);
+        pair.score = Score {
+            requests: exchanges,
+            answers: exchanges,
+            ..Score::default()
+        };
+        let risen = Risen {
+            pair,
+            outside: end([203, 0, 113, 1], 5, protocol),
+            inside: end([127, 0, 0, 1], connector, None),
+        };
+        relayed(&risen, Some(&process.into()), 0).map(|finding| (finding.rule, finding.stage))
+    }
+
+    #[test]
+    fn one_match_proves_a_tunnel_only_when_ssh_made_the_inside_connection_itself() {
+        let ssh = Some("ssh");
+        let (own, child, sibling) = ((5, 1), (6, 5), (6, 1));
+        assert_eq!(found(ssh, own, 1), Some((SSH_RULE, RELAYED)));
+        assert_eq!(found(ssh, child, 1), Some((SSH_RULE, RELAYED)));
+        assert_eq!(found(ssh, sibling, 1), None);
+        assert_eq!(found(ssh, sibling, MATCHED), Some((SSH_RULE, RELAYED)));
+        assert_eq!(found(ssh, (0, 0), 1), None, "unknown");
+    }
+
+    #[test]
+    fn a_relay_of_unknown_protocol_needs_several_matches() {
+        assert_eq!(found(None, (5, 1), 1), None);
+        assert_eq!(found(None, (5, 1), MATCHED), Some((RELAY_RULE, BOTH_WAYS)));
+        assert_eq!(found(None, (6, 1), SUSTAINED), Some((RELAY_RULE, STEADY)));
+    }
 }

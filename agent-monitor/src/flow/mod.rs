@@ -5,8 +5,12 @@
 //! bytes is put in order and fed to the protocol parsers.
 
 pub mod address;
+mod followed;
+mod handshake;
 pub mod stream;
 pub mod table;
+
+use std::sync::Arc;
 
 use agent_monitor_common::event::FlowId;
 
@@ -14,7 +18,8 @@ use crate::decode::{Burst, ProcessKey};
 use crate::event::{Address, Direction, Transport};
 use crate::protocol::{Fact, Side};
 
-pub use table::{Steering, Table};
+pub use followed::Steering;
+pub use table::Table;
 
 /// One flow, as known so far.
 #[derive(Debug)]
@@ -49,6 +54,10 @@ pub struct Flow {
     pub packets: [u64; 2],
     /// The other end's flow, when that is an agent's on this node too.
     pub peer: Option<FlowId>,
+    /// Id of the first event that told of it.
+    pub event: Option<Arc<str>>,
+    /// Nanoseconds since boot of its end. A last burst may be told of later.
+    pub closed: Option<u64>,
 }
 
 impl Flow {
@@ -101,6 +110,8 @@ pub enum Change {
     Failed,
     /// It is over.
     Closed,
+    /// It is no longer followed: it was quiet for long, or there were too many.
+    Evicted,
 }
 
 /// A flow's id as text.

@@ -1,77 +1,101 @@
-//! The table of live flows. Bounded: when it is full, the flow that was quiet
-//! longest is dropped and counted.
+//! The table of live flows. Bounded: when it is full, the agents that have most
+//! flows lose those that were quiet longest, and that is counted.
 
-use std::collections::HashMap;
+#[cfg(test)]
+mod tests;
+
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use agent_monitor_common::event::{FlowId, HEAD_OF_LISTENER};
-use agent_monitor_common::limits::HEAD_CAP;
-use agent_monitor_common::policy::{FLOW_SEGMENTS, FlowControl};
-use bytes::Bytes;
 
-use super::stream::Stream;
+use super::followed::{Followed, Steering, index};
+use super::handshake::Handshakes;
 use super::{Change, Flow};
 use crate::decode::{Body, Burst, Connect, Head, Record, Way};
 use crate::event::{Address, Direction, Transport};
-use crate::protocol::{Answer, Fact, Input, PROTOCOLS, Parser, Side};
+use crate::protocol::Input;
 
 /// Flows that are followed at once.
 pub const MAX_FLOWS: usize = 16_384;
-/// Handshakes whose data may wait for their accept.
-const MAX_HANDSHAKES: usize = 256;
+/// Flows that are dropped at once when the table is full, so that a flood of new
+/// ones does not search the table for each.
+const EVICT: usize = MAX_FLOWS / 16;
+/// Closed flows that are kept: the kernel tells of the last burst at the time of
+/// the end, and in another ring. What is told late must not make a new flow.
+const MAX_CLOSED: usize = 1_024;
+/// Agents whose evictions are told apart; further ones count as agent 0's.
+const MAX_COUNTED: usize = 4_096;
+/// How often quiet flows are looked for.
+const SWEEP_NS: u64 = 10_000_000_000;
 /// include/uapi/linux/in.h.
 const IPPROTO_UDP: u32 = 17;
 
-/// A wish for the kernel: how much of a flow to send up, or that it is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Steering {
-    /// The flow.
-    pub flow: FlowId,
-    /// What to send; nothing: the flow is over.
-    pub control: Option<FlowControl>,
-}
-
-/// A flow and what is needed to follow it.
-struct Followed {
-    flow: Flow,
-    streams: [Stream; 2],
-    parsers: Vec<(&'static str, Box<dyn Parser>)>,
-    last: u64,
-    steered: bool,
-}
-
-/// Live flows.
+/// Live flows, and the last closed ones.
 #[derive(Default)]
 pub struct Table {
     flows: HashMap<FlowId, Followed>,
-    /// (local, remote) of established flows, to find the other end of a loopback pair.
-    ends: HashMap<(Address, Address), FlowId>,
-    /// Data that came with a handshake's last segment, by (local, remote).
-    handshakes: HashMap<(Address, Address), Bytes>,
+    /// Closed flows that are still in `flows`, oldest first.
+    closed: VecDeque<FlowId>,
+    /// Established flows, to find the other end of a loopback pair.
+    ends: HashMap<End, FlowId>,
+    handshakes: Handshakes,
     /// Wishes for the kernel since they were last taken.
     pub steering: Vec<Steering>,
-    /// Flows dropped because the table was full.
+    /// Flows, and first bytes of flows, dropped because a table was full.
     pub evicted: u64,
+    evicted_of: BTreeMap<u64, u64>,
+    /// When to look for quiet flows next.
+    sweep: u64,
+}
+
+/// Network namespace as far as it matters, local and remote address.
+type End = (u64, Address, Address);
+
+/// Every container has a loopback of its own; other addresses are one node's.
+fn end(agent: u64, local: Address, remote: Address) -> End {
+    let own = local.ip.is_loopback() || remote.ip.is_loopback();
+    (if own { agent } else { 0 }, local, remote)
 }
 
 impl Table {
     /// Flows in the table.
     pub fn len(&self) -> usize {
-        self.flows.len()
+        self.flows.len() - self.closed.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.flows.is_empty()
+        self.len() == 0
     }
 
-    /// A flow.
+    /// Flows dropped because a table was full, by agent: (agent, flows). An
+    /// agent stays listed with its sum.
+    pub fn evictions(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.evicted_of
+            .iter()
+            .map(|(agent, count)| (*agent, *count))
+    }
+
+    /// Says which event told of a flow; the first one stays.
+    pub fn told(&mut self, id: FlowId, event: &Arc<str>) {
+        if let Some(followed) = self.flows.get_mut(&id) {
+            followed.flow.event.get_or_insert_with(|| event.clone());
+        }
+    }
+
+    /// A flow; a closed one for a short while.
     pub fn get(&self, id: FlowId) -> Option<&Flow> {
         self.flows.get(&id).map(|followed| &followed.flow)
     }
 
     /// Takes a record about a flow and tells what it changed.
     pub fn apply(&mut self, record: &Record, mut changed: impl FnMut(&Flow, Change)) {
+        if record.time >= self.sweep {
+            self.sweep = record.time.saturating_add(SWEEP_NS);
+            self.forget_quiet(record.time, &mut changed);
+        }
         match &record.body {
             Body::Connect(connect) => {
                 self.connect(record, connect, Change::Attempted, &mut changed)
@@ -92,7 +116,9 @@ impl Table {
                 offset,
                 bytes,
             } => {
-                let followed = self.entry(record, *flow);
+                let Some(followed) = self.entry(record, *flow, &mut changed) else {
+                    return;
+                };
                 let mut inputs = Vec::new();
                 followed.streams[index(*way)].size(record.time, *offset, *bytes, |input| {
                     if let Input::Skipped(bytes) = input {
@@ -102,6 +128,8 @@ impl Table {
                 for bytes in inputs {
                     followed.feed(*way, Input::Skipped(bytes), &mut changed);
                 }
+                let wish = followed.wish();
+                self.steering.extend(wish);
             }
             Body::Burst(burst) => self.burst(record, burst, &mut changed),
             Body::Closed {
@@ -112,18 +140,21 @@ impl Table {
                 packets,
                 failed,
             } => {
-                let followed = self.entry(record, *flow);
+                let Some(followed) = self.entry(record, *flow, &mut changed) else {
+                    return;
+                };
                 followed.flow.local.get_or_insert(*local);
                 followed.flow.remote.get_or_insert(*remote);
                 followed.flow.bytes = *bytes;
                 followed.flow.packets = *packets;
+                followed.flow.closed = Some(record.time);
                 let change = if *failed {
                     Change::Failed
                 } else {
                     Change::Closed
                 };
                 changed(&followed.flow, change);
-                self.remove(*flow);
+                self.close(*flow);
             }
             Body::Fork { .. } | Body::Exec(_) | Body::Exit { .. } | Body::Cgroup { .. } => {}
         }
@@ -136,7 +167,9 @@ impl Table {
         change: Change,
         changed: &mut impl FnMut(&Flow, Change),
     ) {
-        let followed = self.entry(record, connect.flow);
+        let Some(followed) = self.entry(record, connect.flow, changed) else {
+            return;
+        };
         let flow = &mut followed.flow;
         flow.remote = Some(connect.remote);
         flow.connector = Some(record.process);
@@ -156,10 +189,16 @@ impl Table {
         outbound: bool,
         changed: &mut impl FnMut(&Flow, Change),
     ) {
-        let peer = self.ends.get(&(remote, local)).copied();
-        self.ends.insert((local, remote), id);
-        let handshake = self.handshakes.remove(&(local, remote));
-        let followed = self.entry(record, id);
+        let Some(followed) = self.entry(record, id, changed) else {
+            return;
+        };
+        let agent = followed.flow.agent;
+        let peer = self.ends.get(&end(agent, remote, local)).copied();
+        self.ends.insert(end(agent, local, remote), id);
+        let chunks = self.handshakes.take(agent, local, remote, record.time);
+        let Some(followed) = self.flows.get_mut(&id) else {
+            return;
+        };
         let flow = &mut followed.flow;
         flow.local = Some(local);
         flow.remote = Some(remote);
@@ -171,10 +210,11 @@ impl Table {
         flow.established = Some(record.time);
         flow.peer = peer;
         changed(flow, Change::Opened);
-        if let Some(data) = handshake {
-            let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
-            followed.take(Way::In, 0, data, len, changed);
+        for (offset, (data, segment_left)) in chunks {
+            followed.take(Way::In, offset, data, segment_left, changed);
         }
+        let wish = followed.wish();
+        self.steering.extend(wish);
         if let Some(peer) = peer
             && let Some(other) = self.flows.get_mut(&peer)
         {
@@ -184,13 +224,14 @@ impl Table {
 
     fn head(&mut self, record: &Record, head: &Head, changed: &mut impl FnMut(&Flow, Change)) {
         if head.flags & HEAD_OF_LISTENER != 0 {
-            if self.handshakes.len() < MAX_HANDSHAKES {
-                self.handshakes
-                    .insert((head.local, head.remote), head.data.clone());
+            if let Some(agent) = self.handshakes.keep(record.agent, head, record.time) {
+                self.count(agent, 1);
             }
             return;
         }
-        let followed = self.entry(record, head.flow);
+        let Some(followed) = self.entry(record, head.flow, changed) else {
+            return;
+        };
         followed.flow.local.get_or_insert(head.local);
         followed.flow.remote.get_or_insert(head.remote);
         if head.protocol == IPPROTO_UDP {
@@ -203,66 +244,140 @@ impl Table {
             head.segment_left,
             changed,
         );
-        if !followed.steered
-            && followed.parsers.len() == 1
-            && followed.parsers[0].1.wants_segments()
-        {
-            followed.steered = true;
-            let control = FlowControl {
-                head_cap: HEAD_CAP,
-                flags: FLOW_SEGMENTS,
-            };
-            self.steering.push(Steering {
-                flow: head.flow,
-                control: Some(control),
-            });
-        }
+        let wish = followed.wish();
+        self.steering.extend(wish);
     }
 
     fn burst(&mut self, record: &Record, burst: &Burst, changed: &mut impl FnMut(&Flow, Change)) {
-        let followed = self.entry(record, burst.flow);
-        let way = index(burst.way);
+        // A flow's last burst may be told of after its end.
+        let is_closed = self.flows.get(&burst.flow).is_some_and(Followed::is_closed);
+        if !is_closed && self.entry(record, burst.flow, changed).is_none() {
+            return;
+        }
+        let Some(followed) = self.flows.get_mut(&burst.flow) else {
+            return;
+        };
         let flow = &mut followed.flow;
-        flow.bytes[way] = flow.bytes[way].max(burst.offset.saturating_add(burst.bytes));
-        flow.packets[way] += u64::from(burst.packets);
+        if !is_closed {
+            let way = index(burst.way);
+            flow.bytes[way] = flow.bytes[way].max(burst.offset.saturating_add(burst.bytes));
+            flow.packets[way] += u64::from(burst.packets);
+        }
         changed(flow, Change::Burst(burst.clone()));
     }
 
-    fn entry(&mut self, record: &Record, id: FlowId) -> &mut Followed {
-        if self.flows.len() >= MAX_FLOWS && !self.flows.contains_key(&id) {
-            self.evict();
+    /// A live flow, which may be new; nothing for one that is closed.
+    fn entry(
+        &mut self,
+        record: &Record,
+        id: FlowId,
+        changed: &mut impl FnMut(&Flow, Change),
+    ) -> Option<&mut Followed> {
+        if self.len() >= MAX_FLOWS && !self.flows.contains_key(&id) {
+            self.evict(record.time, changed);
         }
         let followed = match self.flows.entry(id) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(Followed::new(record, id)),
         };
         followed.last = record.time;
-        followed
+        (!followed.is_closed()).then_some(followed)
     }
 
-    /// Drops the flows that were quiet longest: many at once, so that a flood of
-    /// new ones does not search the table for each.
-    fn evict(&mut self) {
-        let mut ages: Vec<(u64, FlowId)> = self
+    /// Forgets flows that will never be told to be over.
+    fn forget_quiet(&mut self, now: u64, changed: &mut impl FnMut(&Flow, Change)) {
+        let quiet: Vec<FlowId> = self
             .flows
             .iter()
-            .map(|(id, followed)| (followed.last, *id))
+            .filter(|(_, followed)| followed.is_forgotten(now))
+            .map(|(id, _)| *id)
             .collect();
-        let (oldest, ..) = ages.select_nth_unstable(MAX_FLOWS / 16);
-        for (_, id) in &*oldest {
-            self.evicted += 1;
-            self.remove(*id);
+        for id in quiet {
+            self.drop_live(id, changed);
         }
     }
 
-    fn remove(&mut self, id: FlowId) {
-        let Some(followed) = self.flows.remove(&id) else {
+    /// Drops what was quiet longest of the agents that have most flows.
+    fn evict(&mut self, now: u64, changed: &mut impl FnMut(&Flow, Change)) {
+        let mut by_agent: BTreeMap<u64, Vec<(u64, FlowId)>> = BTreeMap::new();
+        for (id, followed) in self.flows.iter().filter(|(_, flow)| !flow.is_closed()) {
+            let held = by_agent.entry(followed.flow.agent).or_default();
+            held.push((followed.last, *id));
+        }
+        // The most flows an agent may keep so that enough go.
+        let over = |keep: usize| -> usize {
+            let held = by_agent.values();
+            held.map(|held| held.len().saturating_sub(keep)).sum()
+        };
+        let (mut low, mut high) = (0, MAX_FLOWS);
+        while low < high {
+            let middle = (low + high).div_ceil(2);
+            if over(middle) >= EVICT {
+                low = middle;
+            } else {
+                high = middle - 1;
+            }
+        }
+        for (agent, mut held) in by_agent {
+            held.sort_unstable();
+            let dropped = held.len().saturating_sub(low);
+            let mut lost = 0;
+            for (_, id) in held.into_iter().take(dropped) {
+                // What was due to be forgotten is no loss.
+                let flow = self.flows.get(&id);
+                lost += u64::from(flow.is_some_and(|flow| !flow.is_forgotten(now)));
+                self.drop_live(id, changed);
+            }
+            self.count(agent, lost);
+        }
+    }
+
+    fn count(&mut self, agent: u64, evicted: u64) {
+        if evicted == 0 {
+            return;
+        }
+        self.evicted += evicted;
+        let known = self.evicted_of.contains_key(&agent);
+        let room = known || self.evicted_of.len() < MAX_COUNTED;
+        *self
+            .evicted_of
+            .entry(if room { agent } else { 0 })
+            .or_default() += evicted;
+    }
+
+    fn drop_live(&mut self, id: FlowId, changed: &mut impl FnMut(&Flow, Change)) {
+        self.release(id);
+        if let Some(followed) = self.flows.remove(&id) {
+            changed(&followed.flow, Change::Evicted);
+        }
+    }
+
+    /// Keeps a closed flow for its last burst.
+    fn close(&mut self, id: FlowId) {
+        self.release(id);
+        if let Some(followed) = self.flows.get_mut(&id) {
+            followed.parsers = Vec::new();
+            followed.streams = Default::default();
+        }
+        self.closed.push_back(id);
+        if self.closed.len() > MAX_CLOSED
+            && let Some(id) = self.closed.pop_front()
+        {
+            self.flows.remove(&id);
+        }
+    }
+
+    /// Lets go of what is held for a live flow elsewhere.
+    fn release(&mut self, id: FlowId) {
+        let Some(followed) = self.flows.get(&id) else {
             return;
         };
-        if let (Some(local), Some(remote)) = (followed.flow.local, followed.flow.remote)
-            && self.ends.get(&(local, remote)) == Some(&id)
-        {
-            self.ends.remove(&(local, remote));
+        let flow = &followed.flow;
+        if let (Some(local), Some(remote)) = (flow.local, flow.remote) {
+            let end = end(flow.agent, local, remote);
+            if self.ends.get(&end) == Some(&id) {
+                self.ends.remove(&end);
+            }
         }
         if followed.steered {
             self.steering.push(Steering {
@@ -270,90 +385,5 @@ impl Table {
                 control: None,
             });
         }
-    }
-}
-
-impl Followed {
-    fn new(record: &Record, id: FlowId) -> Self {
-        Self {
-            flow: Flow {
-                id,
-                agent: record.agent,
-                owner: record.process,
-                connector: None,
-                cause: None,
-                transport: Transport::Tcp,
-                direction: None,
-                local: None,
-                remote: None,
-                begun: record.time,
-                established: None,
-                protocol: None,
-                bytes: [0; 2],
-                packets: [0; 2],
-                peer: None,
-            },
-            streams: [Stream::default(), Stream::default()],
-            parsers: PROTOCOLS
-                .iter()
-                .map(|protocol| (protocol.name, (protocol.parser)()))
-                .collect(),
-            last: record.time,
-            steered: false,
-        }
-    }
-
-    /// Puts a piece in its place and feeds the parsers what is in order.
-    fn take(
-        &mut self,
-        way: Way,
-        offset: u32,
-        data: Bytes,
-        segment_left: u32,
-        changed: &mut impl FnMut(&Flow, Change),
-    ) {
-        let mut stream = std::mem::take(&mut self.streams[index(way)]);
-        stream.bytes(self.last, offset, data, segment_left, |input| {
-            self.feed(way, input, changed)
-        });
-        self.streams[index(way)] = stream;
-    }
-
-    fn feed(&mut self, way: Way, input: Input<'_>, changed: &mut impl FnMut(&Flow, Change)) {
-        // On a loopback pair both ends see the same bytes: one is enough.
-        if self.flow.peer.is_some() && !self.flow.is_outbound() {
-            return;
-        }
-        let side = match (way, self.flow.agent_side()) {
-            (Way::Out, side) => side,
-            (Way::In, Side::Initiator) => Side::Responder,
-            (Way::In, Side::Responder) => Side::Initiator,
-        };
-        let mut facts: Vec<Fact> = Vec::new();
-        let mut found = None;
-        self.parsers.retain_mut(|(name, parser)| {
-            let answer = parser.feed(side, input, &mut facts);
-            if answer == Answer::Found && found.is_none() {
-                found = Some(*name);
-            }
-            answer != Answer::NotThis
-        });
-        if let Some(name) = found
-            && self.flow.protocol.is_none()
-        {
-            self.flow.protocol = Some(name);
-            self.parsers.retain(|(other, _)| *other == name);
-            changed(&self.flow, Change::Identified);
-        }
-        for fact in facts {
-            changed(&self.flow, Change::Fact(fact));
-        }
-    }
-}
-
-fn index(way: Way) -> usize {
-    match way {
-        Way::Out => 0,
-        Way::In => 1,
     }
 }

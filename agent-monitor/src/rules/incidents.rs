@@ -53,12 +53,12 @@ struct Incident {
 }
 
 impl Incidents {
-    /// Takes a finding, shown by `event`, at `time`; gives the new revision of
+    /// Takes a finding, shown by `events`, at `time`; gives the new revision of
     /// its incident if it grew. `coverage` says what was lost of the agent.
     pub fn take(
         &mut self,
         finding: &Finding,
-        event: Option<Arc<str>>,
+        events: &[Arc<str>],
         time: Timestamp,
         coverage: &str,
     ) -> Option<Alert> {
@@ -82,7 +82,7 @@ impl Incidents {
                 self.open.len() - 1
             }
         };
-        self.open[place].add(finding, event, time, coverage)
+        self.open[place].add(finding, events, time, coverage)
     }
 
     fn may_begin(&mut self, agent: u64, time: Timestamp) -> bool {
@@ -149,7 +149,7 @@ impl Incident {
     fn add(
         &mut self,
         finding: &Finding,
-        event: Option<Arc<str>>,
+        events: &[Arc<str>],
         time: Timestamp,
         coverage: &str,
     ) -> Option<Alert> {
@@ -167,11 +167,10 @@ impl Incident {
                 self.evidence.push(line);
             }
         }
-        if let Some(event) = event
-            && self.events.len() < MAX_EVIDENCE
-            && !self.events.contains(&event)
-        {
-            self.events.push(event);
+        for event in events {
+            if self.events.len() < MAX_EVIDENCE && !self.events.contains(event) {
+                self.events.push(event.clone());
+            }
         }
         if self.revision > 0 && finding.stage <= self.stage {
             return None;
@@ -230,7 +229,7 @@ mod tests {
     fn findings_about_one_process_are_one_incident_that_grows() {
         let mut incidents = Incidents::default();
         let mut take =
-            |stage, time| incidents.take(&finding(5, stage), None, Timestamp(time), "complete");
+            |stage, time| incidents.take(&finding(5, stage), &[], Timestamp(time), "complete");
         let first = take(0, 1).expect("an incident begins");
         let second = take(2, 2).expect("it grows");
         assert_eq!(first.incident, second.incident);
@@ -243,7 +242,7 @@ mod tests {
         let mut incidents = Incidents::default();
         let mut take = |pid| {
             incidents
-                .take(&finding(pid, 0), None, Timestamp(1), "complete")
+                .take(&finding(pid, 0), &[], Timestamp(1), "complete")
                 .map(|a| a.incident)
         };
         assert_ne!(take(5), take(6));
@@ -252,7 +251,7 @@ mod tests {
     #[test]
     fn lines_of_evidence_are_cut() {
         let mut incidents = Incidents::default();
-        let alert = incidents.take(&finding(5, 0), None, Timestamp(1), "complete");
+        let alert = incidents.take(&finding(5, 0), &[], Timestamp(1), "complete");
         let longest = alert
             .expect("an incident")
             .evidence
@@ -269,7 +268,7 @@ mod tests {
             .filter(|pid| {
                 let found = finding(*pid, 0);
                 incidents
-                    .take(&found, None, Timestamp(1), "complete")
+                    .take(&found, &[], Timestamp(1), "complete")
                     .is_some()
             })
             .count();
@@ -278,7 +277,7 @@ mod tests {
         let later = Timestamp(1 + MINUTE);
         assert!(
             incidents
-                .take(&finding(5000, 0), None, later, "complete")
+                .take(&finding(5000, 0), &[], later, "complete")
                 .is_some()
         );
     }

@@ -55,7 +55,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Every pair of a recording, as it stood when one of its flows ended.
+/// Every pair of a recording, as it stood at last.
 fn pairs(path: &PathBuf) -> Result<Vec<Pair>> {
     let mut flows = Table::default();
     let mut relays = Relays::default();
@@ -69,11 +69,12 @@ fn pairs(path: &PathBuf) -> Result<Vec<Pair>> {
         };
         flows.apply(&record, |flow: &Flow, change| match change {
             Change::Opened => relays.opened(flow, |_, _| true),
-            Change::Burst(burst) => drop(relays.burst(flow, &burst, |_, _| true)),
-            Change::Closed | Change::Failed => {
+            Change::Burst(burst) => {
+                relays.burst(flow, &burst, |_, _| true);
                 keep(&relays, &mut ended);
-                relays.closed(flow.id);
             }
+            Change::Closed | Change::Failed => relays.closed(flow, record.time),
+            Change::Evicted => relays.forget(flow),
             _ => {}
         });
     }

@@ -1,0 +1,221 @@
+use bytes::Bytes;
+
+use super::*;
+use crate::event::Direction;
+
+const MS: u64 = 1_000_000;
+
+fn id(cookie: u64) -> FlowId {
+    FlowId {
+        cookie,
+        generation: 0,
+    }
+}
+
+fn key(pid: u32) -> ProcessKey {
+    ProcessKey { pid, start: 1 }
+}
+
+fn address(ip: [u8; 4]) -> Address {
+    Address {
+        ip: ip.into(),
+        port: 443,
+    }
+}
+
+fn flow(cookie: u64, agent: u64, remote: [u8; 4], begun: u64) -> Flow {
+    Flow {
+        id: id(cookie),
+        agent,
+        owner: key(7),
+        connector: Some(key(7)),
+        cause: None,
+        transport: Transport::Tcp,
+        direction: Some(Direction::Outbound),
+        local: None,
+        remote: Some(address(remote)),
+        begun,
+        established: Some(begun),
+        protocol: None,
+        bytes: [0; 2],
+        packets: [0; 2],
+        peer: None,
+        event: None,
+        closed: None,
+    }
+}
+
+fn outside(cookie: u64, agent: u64) -> Flow {
+    flow(cookie, agent, [203, 0, 113, 1], 0)
+}
+
+fn inside(cookie: u64, agent: u64, begun: u64) -> Flow {
+    flow(cookie, agent, [127, 0, 0, 1], begun)
+}
+
+fn burst(way: Way, at: u64, bytes: u64) -> Burst {
+    Burst {
+        flow: FlowId::default(),
+        way,
+        first: at,
+        last: at,
+        bytes,
+        offset: 0,
+        packets: 1,
+        data: Bytes::new(),
+    }
+}
+
+fn told(relays: &mut Relays, flow: &Flow, way: Way, at: u64, bytes: u64) -> Vec<Risen> {
+    relays.burst(flow, &burst(way, at, bytes), |_, _| true)
+}
+
+/// A request from outside, an inside connection for it, and its answer there.
+fn request(relays: &mut Relays, outside: &Flow, inside: &Flow, at: u64) {
+    told(relays, outside, Way::In, at, 540);
+    relays.opened(inside, |_, _| true);
+    told(relays, inside, Way::Out, at + 2 * MS, 500);
+    told(relays, inside, Way::In, at + 4 * MS, 2_000);
+}
+
+#[test]
+fn an_answer_told_of_after_the_inside_flow_closed_still_counts() {
+    for told_at in [20 * MS, 30_000 * MS] {
+        let mut relays = Relays::default();
+        let outside = outside(1, 1);
+        relays.opened(&outside, |_, _| true);
+        let inside = inside(2, 1, 11 * MS);
+        request(&mut relays, &outside, &inside, 10 * MS);
+        relays.closed(&inside, 15 * MS);
+        // What other agents do in the meantime lets the time pass.
+        let mut other = self::outside(9, 9);
+        other.begun = told_at;
+        relays.opened(&other, |_, _| true);
+        told(&mut relays, &other, Way::In, told_at, 1);
+        let risen = told(&mut relays, &outside, Way::Out, 16 * MS, 2_040);
+        assert_eq!(risen.len(), 1, "told at {told_at}");
+        assert_eq!(risen[0].pair.score.exchanges(), 1);
+        assert_eq!(risen[0].inside.remote, Some(address([127, 0, 0, 1])));
+    }
+}
+
+#[test]
+fn the_last_burst_of_a_closed_outside_flow_still_counts() {
+    let mut relays = Relays::default();
+    let mut outside = outside(1, 1);
+    relays.opened(&outside, |_, _| true);
+    request(&mut relays, &outside, &inside(2, 1, 11 * MS), 10 * MS);
+    relays.closed(&outside, 17 * MS);
+    outside.closed = Some(17 * MS);
+    assert_eq!(
+        told(&mut relays, &outside, Way::Out, 16 * MS, 2_040).len(),
+        1
+    );
+}
+
+#[test]
+fn flows_that_ended_are_forgotten_once_nothing_can_match_them() {
+    let mut relays = Relays::default();
+    let outside = outside(1, 1);
+    relays.opened(&outside, |_, _| true);
+    for n in 0..50u64 {
+        let at = n * 2_000 * MS;
+        let inside = inside(10 + n, 1, at + MS);
+        request(&mut relays, &outside, &inside, at);
+        relays.closed(&inside, at + 5 * MS);
+        told(&mut relays, &outside, Way::Out, at + 6 * MS, 2_040);
+        assert!(relays.agents[&1].tracks.len() <= 3);
+    }
+    relays.closed(&outside, 100_000 * MS);
+    let other = self::outside(9, 9);
+    relays.opened(&other, |_, _| true);
+    told(&mut relays, &other, Way::In, 200_000 * MS, 1);
+    assert_eq!((relays.agents.len(), relays.pairs().count()), (1, 0));
+    relays.forget(&other);
+    assert!(relays.agents.is_empty());
+    assert_eq!(relays.evicted, 0);
+}
+
+#[test]
+fn a_late_burst_of_a_forgotten_flow_is_not_watched() {
+    let mut relays = Relays::default();
+    let mut outside = outside(1, 1);
+    outside.closed = Some(5);
+    assert!(told(&mut relays, &outside, Way::Out, 4, 10).is_empty());
+    assert!(relays.agents.is_empty());
+}
+
+#[test]
+fn a_flow_that_was_open_before_is_watched_from_its_first_burst() {
+    let mut relays = Relays::default();
+    let mut outside = outside(1, 1);
+    (outside.established, outside.connector) = (None, None);
+    let inside = inside(2, 1, 11 * MS);
+    request(&mut relays, &outside, &inside, 10 * MS);
+    let risen = told(&mut relays, &outside, Way::Out, 6 * MS + 10 * MS, 2_040);
+    assert_eq!(risen.len(), 1);
+}
+
+#[test]
+fn an_inside_flow_that_was_open_before_is_not_caused_by_anything_seen() {
+    let mut relays = Relays::default();
+    let mut inside = inside(2, 1, 11 * MS);
+    inside.connector = None;
+    told(&mut relays, &outside(1, 1), Way::In, 10 * MS, 540);
+    told(&mut relays, &inside, Way::Out, 12 * MS, 500);
+    assert_eq!(relays.pairs().count(), 0);
+}
+
+#[test]
+fn flows_of_two_agents_are_no_pair() {
+    let mut relays = Relays::default();
+    let outside = outside(1, 1);
+    relays.opened(&outside, |_, _| true);
+    request(&mut relays, &outside, &inside(2, 2, 11 * MS), 10 * MS);
+    assert_eq!(relays.pairs().count(), 0);
+}
+
+#[test]
+fn a_cause_told_of_after_the_connect_makes_a_pair() {
+    let mut relays = Relays::default();
+    let outside = outside(1, 1);
+    relays.opened(&outside, |_, _| true);
+    relays.opened(&inside(2, 1, 11 * MS), |_, _| true);
+    relays.opened(&inside(3, 1, 11 * MS + CAUSE_NS), |_, _| true);
+    relays.opened(&inside(4, 1, 9 * MS), |_, _| true);
+    told(&mut relays, &outside, Way::In, 10 * MS, 540);
+    let pairs: Vec<_> = relays.pairs().map(|pair| pair.inside).collect();
+    assert_eq!(pairs, [id(2)]);
+}
+
+#[test]
+fn a_flood_of_one_agent_drops_its_own_quietest_flows_and_is_counted() {
+    let mut relays = Relays::default();
+    relays.opened(&outside(1, 1), |_, _| true);
+    for n in 0..2 * MAX_TRACKS as u64 {
+        let mut flow = outside(10 + n, 2);
+        flow.begun = n;
+        relays.opened(&flow, |_, _| true);
+    }
+    assert_eq!(relays.evicted, MAX_TRACKS as u64);
+    assert_eq!(relays.agents[&2].tracks.len(), MAX_TRACKS);
+    assert!(!relays.agents[&2].tracks.contains_key(&id(10)));
+    assert!(relays.agents[&1].tracks.contains_key(&id(1)));
+}
+
+#[test]
+fn a_full_table_of_pairs_keeps_the_one_that_matches() {
+    let mut relays = Relays::default();
+    let outside = outside(1, 1);
+    relays.opened(&outside, |_, _| true);
+    request(&mut relays, &outside, &inside(2, 1, 11 * MS), 10 * MS);
+    told(&mut relays, &outside, Way::Out, 16 * MS, 2_040);
+    told(&mut relays, &outside, Way::In, 30 * MS, 99);
+    for n in 0..=MAX_PAIRS as u64 {
+        relays.opened(&inside(100 + n, 1, 31 * MS), |_, _| true);
+    }
+    assert_eq!((relays.pairs().count(), relays.evicted), (MAX_PAIRS, 2));
+    assert!(relays.pairs().any(|pair| pair.inside == id(2)));
+    let partners = &relays.agents[&1].tracks[&id(1)].partners;
+    assert_eq!(partners.len(), MAX_PAIRS);
+}
