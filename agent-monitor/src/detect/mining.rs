@@ -181,6 +181,7 @@ mod tests {
             packets: [0; 2],
             peer: None,
             event: None,
+            closed: false,
         }
     }
 
@@ -238,10 +239,8 @@ mod tests {
             plain: false,
             ..fact(Responder, from_pool, Proof)
         };
-        assert_eq!(
-            stages(&[download(true), download(false), download(true)]),
-            []
-        );
+        let said = [download(true), download(false), download(true)];
+        assert_eq!(stages(&said), [0; 0]);
     }
 
     #[test]
