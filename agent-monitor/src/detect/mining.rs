@@ -181,7 +181,7 @@ mod tests {
             packets: [0; 2],
             peer: None,
             event: None,
-            closed: false,
+            closed: None,
         }
     }
 
