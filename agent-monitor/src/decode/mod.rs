@@ -149,7 +149,7 @@ pub struct Exec {
     pub filename: String,
     /// Path of the executable.
     pub exe: Arc<str>,
-    /// Arguments, at most [`text::MAX_ARGUMENTS`].
+    /// Arguments, at most `text::MAX_ARGUMENTS`.
     pub argv: Arc<[String]>,
     /// argv was longer.
     pub argv_truncated: bool,

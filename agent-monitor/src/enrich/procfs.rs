@@ -27,7 +27,7 @@ pub struct ProcInfo {
     pub comm: String,
     /// Path of the executable; kernel threads have none.
     pub exe: Option<Arc<str>>,
-    /// Arguments, cut at [`ARGV_CAP`] bytes and [`text::MAX_ARGUMENTS`].
+    /// Arguments, cut at [`ARGV_CAP`] bytes and `text::MAX_ARGUMENTS`.
     pub argv: Arc<[String]>,
 }
 

@@ -1,7 +1,7 @@
 //! Events for people: one line each, alerts with their evidence below.
 //!
 //! It reads the JSON contract, not the daemon's types, so it shows events of
-//! another version as well. Everything passes through [`Line::push`], which
+//! another version as well. Everything passes through `Line::push`, which
 //! escapes: nothing an agent wrote reaches the terminal as it is.
 
 use anstyle::{AnsiColor, Style};

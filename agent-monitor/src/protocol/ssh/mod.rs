@@ -1,8 +1,8 @@
 //! SSH on the wire (RFC 4253), and what its record sizes tell once encrypted.
 //!
-//! [`stream`] reads the part in clear: identification strings, KEXINIT, who
-//! sends which key-exchange message. [`sizes`] knows how long a record of a
-//! given payload is under each cipher. [`grammar`] follows those lengths after
+//! `stream` reads the part in clear: identification strings, KEXINIT, who
+//! sends which key-exchange message. `sizes` knows how long a record of a
+//! given payload is under each cipher. `grammar` follows those lengths after
 //! NEWKEYS: authentication, a forward asked for, a connection through it.
 //!
 //! The SSH client is whoever behaves as one, which can be the side that

@@ -1,6 +1,6 @@
 //! Mining-pool protocols of JSON lines: Stratum v1, XMRig's, and their kin.
 //!
-//! [`lines`] cuts a stream into messages; [`message`] says what one means. A
+//! `lines` cuts a stream into messages; `message` says what one means. A
 //! message is a JSON object at the first byte of the stream or of a line, so
 //! that a download which merely contains one is not taken for a pool session.
 
