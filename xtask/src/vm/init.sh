@@ -57,6 +57,8 @@ main() {
     mount -t proc proc /proc
     mount -t sysfs sysfs /sys
     mount -t devtmpfs devtmpfs /dev
+    # The kernel writes to the other port.
+    exec > /dev/ttyS0 2>&1
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
     mount -t bpf bpf /sys/fs/bpf
     mount -t tmpfs tmpfs /tmp

@@ -35,28 +35,30 @@ pub fn boot(kernel: &Kernel, initramfs: &Path) -> Result<(Vec<String>, PathBuf)>
     }
     let mut log =
         File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    let kernel_log = path.with_extension("kernel");
     eprintln!("booting {} …", kernel.release);
     let mut command = Command::new("qemu-system-x86_64");
     command
         // Emulated, not virtualised: /dev/kvm may be missing, or be there and hang.
         .args(["-accel", "tcg", "-m", MEMORY, "-smp", PROCESSORS])
-        .args([
-            "-nodefaults",
-            "-nographic",
-            "-serial",
-            "stdio",
-            "-no-reboot",
-        ])
+        .args(["-nodefaults", "-nographic", "-no-reboot"])
+        // A line of the kernel's own can fall into the middle of another: it has
+        // a port to itself.
+        .args(["-serial", "stdio", "-serial"])
+        .arg(format!("file:{}", kernel_log.display()))
         .arg("-kernel")
         .arg(&kernel.image)
         .arg("-initrd")
         .arg(initramfs)
         // A panic reboots at once, and a reboot ends qemu.
-        .args(["-append", "console=ttyS0 panic=-1 quiet"])
+        .args(["-append", "console=ttyS1 panic=-1 quiet"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log.try_clone()?);
-    let lines = follow(command, STALL, LIMIT)?;
+    let mut lines = follow(command, STALL, LIMIT)?;
+    let said = fs::read(&kernel_log).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    lines.extend(said.lines().map(|line| line.trim_end().to_owned()));
     for line in &lines {
         writeln!(log, "{line}")?;
     }
