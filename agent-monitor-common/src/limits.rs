@@ -27,8 +27,6 @@ pub const PATH_COMPONENTS: u32 = 40;
 
 /// Bytes of each direction of a flow that go up unless user space asks for more.
 pub const HEAD_CAP: u32 = 8192;
-/// The most that user space may ask for.
-pub const HEAD_CAP_MAX: u32 = 65_536;
 /// Payload bytes of a small head record.
 pub const CHUNK_SMALL: usize = 256;
 /// Payload bytes of a large head record.

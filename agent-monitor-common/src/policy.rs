@@ -30,7 +30,7 @@ pub struct Nursery {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 pub struct FlowControl {
-    /// Bytes of head of each direction, at most [`crate::limits::HEAD_CAP_MAX`].
+    /// Bytes of head of each direction.
     pub head_cap: u32,
     /// [`FLOW_SEGMENTS`] or 0.
     pub flags: u32,

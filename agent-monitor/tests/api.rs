@@ -283,19 +283,16 @@ async fn ask_as(path: &Path, identity: &[&str]) -> String {
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
-fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("not root: other users cannot be tried");
-    }
-    root
+fn need_root() {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "this test needs root; `cargo xtask test --no-root` leaves it out"
+    );
 }
 
 #[tokio::test]
 async fn strangers_are_refused_even_where_the_file_lets_them_in() {
-    if !is_root() {
-        return;
-    }
+    need_root();
     let daemon = Daemon::start(Some(GROUP));
     let user = format!("--reuid={STRANGER}");
     let own_group = format!("--regid={STRANGER}");
@@ -374,26 +371,25 @@ async fn a_successors_socket_is_not_removed() {
 
 #[tokio::test]
 async fn who_is_kept_out_by_the_mode_is_told_so() {
+    need_root();
     let daemon = Daemon::start(None);
-    if is_root() {
-        let binary = daemon.path.with_file_name("agent-monitor");
-        std::fs::copy(env!("CARGO_BIN_EXE_agent-monitor"), &binary).expect("the binary is built");
-        let mut command = Command::new("setpriv");
-        command.args([format!("--reuid={STRANGER}"), format!("--regid={STRANGER}")]);
-        command
-            .arg("--clear-groups")
-            .arg(binary)
-            .arg("status")
-            .arg("--socket")
-            .arg(&daemon.path);
-        let output = tokio::task::spawn_blocking(move || command.output());
-        let output = within(output)
-            .await
-            .expect("no panic")
-            .expect("setpriv is there");
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{stderr}");
-        assert!(stderr.contains("permission denied on"), "{stderr}");
-    }
+    let binary = daemon.path.with_file_name("agent-monitor");
+    std::fs::copy(env!("CARGO_BIN_EXE_agent-monitor"), &binary).expect("the binary is built");
+    let mut command = Command::new("setpriv");
+    command.args([format!("--reuid={STRANGER}"), format!("--regid={STRANGER}")]);
+    command
+        .arg("--clear-groups")
+        .arg(binary)
+        .arg("status")
+        .arg("--socket")
+        .arg(&daemon.path);
+    let output = tokio::task::spawn_blocking(move || command.output());
+    let output = within(output)
+        .await
+        .expect("no panic")
+        .expect("setpriv is there");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("permission denied on"), "{stderr}");
     daemon.stop().await;
 }

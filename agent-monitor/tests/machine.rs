@@ -12,12 +12,11 @@ use agent_monitor::attach::probe::{Hook, ScratchCgroup, try_hook};
 use agent_monitor::commands::doctor;
 use agent_monitor::enrich::cgroupfs::CgroupFs;
 
-fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("not tested: this needs root");
-    }
-    root
+fn need_root() {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "this test needs root; `cargo xtask test --no-root` leaves it out"
+    );
 }
 
 /// A cgroup of this test's own, removed with its child when it is dropped.
@@ -77,9 +76,7 @@ fn id_by_handle(dir: &Path) -> u64 {
 
 #[test]
 fn a_cgroup_s_id_is_the_kernel_s_and_leads_back_to_its_path() {
-    if !is_root() {
-        return;
-    }
+    need_root();
     let cgroups = CgroupFs::find().expect("a cgroup2 mount");
     let own = Own::make(&cgroups, "id");
     let child = format!("{}/child", own.path);
@@ -103,9 +100,7 @@ fn a_cgroup_s_id_is_the_kernel_s_and_leads_back_to_its_path() {
 
 #[test]
 fn a_process_s_path_in_proc_is_the_path_below_the_mount() {
-    if !is_root() {
-        return;
-    }
+    need_root();
     let cgroups = CgroupFs::find().expect("a cgroup2 mount");
     let own = Own::make(&cgroups, "proc");
     let mut sleep = Command::new("sleep")
@@ -132,9 +127,7 @@ fn a_process_s_path_in_proc_is_the_path_below_the_mount() {
 
 #[test]
 fn every_hook_can_be_tried_and_leaves_nothing_behind() {
-    if !is_root() {
-        return;
-    }
+    need_root();
     let cgroups = CgroupFs::find().expect("a cgroup2 mount");
     let scratch = ScratchCgroup::make(&cgroups).expect("a cgroup");
     let fd = format!("/proc/self/fd/{}", scratch.fd().as_raw_fd());
@@ -149,9 +142,7 @@ fn every_hook_can_be_tried_and_leaves_nothing_behind() {
 
 #[test]
 fn doctor_says_that_run_can_work_and_every_hook_was_tried() {
-    if !is_root() {
-        return;
-    }
+    need_root();
     let mut out = Vec::new();
     doctor::examine(true, &mut out).expect("memory");
     let text = String::from_utf8(out).expect("text");
@@ -171,9 +162,7 @@ fn doctor_says_that_run_can_work_and_every_hook_was_tried() {
 
 #[test]
 fn a_hook_on_what_is_no_cgroup_is_refused_at_attach() {
-    if !is_root() {
-        return;
-    }
+    need_root();
     let dir = fs::File::open("/").expect("a directory");
     let error = try_hook(Hook::Egress, dir.as_fd()).expect_err("no cgroup");
     assert!(error.to_string().starts_with("attach refused"), "{error}");

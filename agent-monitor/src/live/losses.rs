@@ -40,7 +40,6 @@ impl Live {
                 "record",
                 self.pipeline.stats().refused + self.rings.refused,
             ),
-            ("flow", "flow", self.pipeline.flows().evicted),
             ("relay", "flow", self.pipeline.relays().evicted),
             ("incident", "finding", self.pipeline.withheld()),
             ("enrich", "process", self.pipeline.processes_evicted()),
@@ -57,6 +56,18 @@ impl Live {
                         kinds: [(kind, records)].into(),
                     },
                 ));
+            }
+        }
+        for (agent, flows) in self.pipeline.flows().evictions() {
+            let told = self.evictions_told.entry(agent).or_default();
+            let records = flows - std::mem::replace(told, flows);
+            if records > 0 {
+                let loss = Loss {
+                    stage: "flow",
+                    records,
+                    kinds: [("flow", records)].into(),
+                };
+                lost.push((agent, loss));
             }
         }
         for (id, loss) in lost {

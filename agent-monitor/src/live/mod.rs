@@ -94,6 +94,8 @@ pub struct Live {
     node: KernelState,
     losses_read: u64,
     losses: BTreeMap<&'static str, u64>,
+    /// Evicted flows that were told of, by agent.
+    evictions_told: HashMap<u64, u64>,
     recording: Option<Writer<BufWriter<File>>>,
 }
 
@@ -146,6 +148,7 @@ impl Live {
             node: KernelState::default(),
             losses_read: 0,
             losses: BTreeMap::new(),
+            evictions_told: HashMap::new(),
             recording: None,
         };
         live.adopt(out);
