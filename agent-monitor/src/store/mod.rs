@@ -21,7 +21,6 @@
 mod open;
 mod retention;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -118,8 +117,8 @@ struct Inner {
     writer: Mutex<Connection>,
     reader: Mutex<Connection>,
     newest: watch::Sender<Seq>,
-    /// Held for as long as the store is open; the kernel drops it with the process.
-    _lock: File,
+    /// Held for as long as the store is open, so declared after the connections.
+    _lock: open::Lock,
 }
 
 impl Store {

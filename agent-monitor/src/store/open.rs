@@ -32,9 +32,20 @@ const MIGRATIONS: &[&str] = &["
 /// How long to wait for another process, such as a person's `sqlite3`, to let go.
 const BUSY: Duration = Duration::from_secs(5);
 
+/// `PATH.lock`, held. The kernel drops it with the process.
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing would not be enough: a child forked meanwhile has a copy of the
+        // descriptor until it calls exec, and with it the lock (flock(2)).
+        let _ = self.0.unlock();
+    }
+}
+
 /// Takes `PATH.lock`. Not the database itself: closing a second descriptor of
 /// that would drop SQLite's own locks (POSIX locks belong to the process).
-pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
+pub(super) fn lock(path: &Path) -> Result<Lock, StoreError> {
     if let Some(folder) = path.parent() {
         DirBuilder::new()
             .recursive(true)
@@ -47,7 +58,7 @@ pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
     }
     let lock = private_file(&beside(path, ".lock"))?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
+        Ok(()) => Ok(Lock(lock)),
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse {
             path: path.to_owned(),
         }),
@@ -223,5 +234,15 @@ mod tests {
             pragma("max_page_count"),
             format!("Integer({})", MAX_BYTES / 4096)
         );
+    }
+    #[test]
+    fn a_lock_let_go_is_free_though_a_copy_of_its_descriptor_lives_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        let first = lock(&path).unwrap();
+        let _inherited = first.0.try_clone().unwrap();
+        assert!(matches!(lock(&path), Err(StoreError::InUse { .. })));
+        drop(first);
+        assert!(lock(&path).is_ok());
     }
 }
