@@ -3,7 +3,7 @@
 //! Nothing is pinned, so everything is detached when this is dropped or the
 //! process ends, however it ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use aya::programs::links::CgroupAttachMode;
 use aya::programs::{BtfTracePoint, CgroupSkb, CgroupSock, CgroupSockAddr, ProgramError, SockOps};
 use aya::{Btf, Ebpf, EbpfLoader, Pod, include_bytes_aligned};
 
-use super::programs::{Hook, PROGRAMS};
+use super::programs::{Hook, Need, PROGRAMS, Program};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/agent-monitor-ebpf"));
 
@@ -53,16 +53,19 @@ pub struct Kernel {
     agents: KernelMap<MapData, u64, Plain<AgentState>>,
     tasks: KernelMap<MapData, u32, Plain<Task>>,
     flow_control: KernelMap<MapData, u64, Plain<FlowControl>>,
+    /// Optional programs that this kernel does not take.
+    refused: HashSet<&'static str>,
     /// Cgroup programs' links, by attach point, with the cgroup's id: dropped,
     /// they detach.
     attached: HashMap<String, (u64, Vec<aya::programs::links::FdLink>)>,
 }
 
 impl Kernel {
-    /// Loads every program; nothing is attached yet.
+    /// Loads every program; nothing is attached yet. Optional ones that are
+    /// refused are left out, with a warning.
     ///
     /// # Errors
-    /// A program or map is refused; the error names it, with the last lines
+    /// A required program or a map is refused; the error names it, with the last lines
     /// of what the verifier said.
     pub fn load(offsets: Offsets, settings: Settings) -> Result<Self> {
         let btf = Btf::from_sys_fs().with_context(|| {
@@ -79,10 +82,18 @@ impl Kernel {
             .context(
                 "the kernel refused agent-monitor's maps; it needs root and Linux 6.1 or newer",
             )?;
+        let mut refused = HashSet::new();
         for program in PROGRAMS {
-            load(&mut ebpf, program.name, program.hook, &btf)?;
+            if let Err(error) = load(&mut ebpf, program, &btf) {
+                if program.need == Need::Required {
+                    return Err(error);
+                }
+                tracing::warn!(lost = program.gives, "{error:#}");
+                refused.insert(program.name);
+            }
         }
         Ok(Self {
+            refused,
             watched: take(&mut ebpf, "WATCHED")?,
             nurseries: take(&mut ebpf, "NURSERIES")?,
             agents: take(&mut ebpf, "AGENTS")?,
@@ -122,6 +133,9 @@ impl Kernel {
     /// The kernel refuses one.
     pub fn attach_node(&mut self) -> Result<()> {
         for program in PROGRAMS {
+            if self.refused.contains(program.name) {
+                continue;
+            }
             if let Hook::Tracepoint(point) = program.hook {
                 let loaded: &mut BtfTracePoint = typed(&mut self.ebpf, program.name)?;
                 loaded
@@ -134,13 +148,21 @@ impl Kernel {
 
     /// Attaches the network programs to a cgroup, of this id, and everything
     /// below it. Attaching twice to one does nothing; links to another cgroup that
-    /// was at this path before are dropped.
+    /// was at this path before are dropped. Gives the optional programs that are not
+    /// attached there.
     ///
     /// # Errors
-    /// The cgroup is gone, or the kernel refuses; then nothing stays attached there.
-    pub fn attach_cgroup(&mut self, path: &str, id: u64, mount: &Path) -> Result<()> {
+    /// The cgroup is gone, or the kernel refuses a required program; then nothing
+    /// stays attached there.
+    pub fn attach_cgroup(
+        &mut self,
+        path: &str,
+        id: u64,
+        mount: &Path,
+    ) -> Result<Vec<&'static Program>> {
+        let mut missing = Vec::new();
         if self.is_attached(path, id) {
-            return Ok(());
+            return Ok(missing);
         }
         self.attached.remove(path);
         let directory = mount.join(path.trim_start_matches('/'));
@@ -148,16 +170,33 @@ impl Kernel {
             .with_context(|| format!("cannot open the cgroup {}", directory.display()))?;
         let mut links = Vec::new();
         for program in PROGRAMS {
-            if let Some(link) = attach(&mut self.ebpf, program.name, program.hook, &cgroup)
-                .with_context(|| {
-                    format!("cannot attach {} to {}", program.name, directory.display())
-                })?
-            {
-                links.push(link);
+            if self.refused.contains(program.name) {
+                missing.push(program);
+                continue;
+            }
+            match attach(&mut self.ebpf, program, &cgroup) {
+                Ok(link) => links.extend(link),
+                Err(error) => {
+                    let error = error.context(format!(
+                        "cannot attach {} to {}",
+                        program.name,
+                        directory.display()
+                    ));
+                    if program.need == Need::Required {
+                        return Err(error);
+                    }
+                    tracing::warn!(lost = program.gives, "{error:#}");
+                    missing.push(program);
+                }
             }
         }
         self.attached.insert(path.to_owned(), (id, links));
-        Ok(())
+        Ok(missing)
+    }
+
+    /// Whether this kernel has taken a program.
+    pub fn has(&self, program: &Program) -> bool {
+        !self.refused.contains(program.name)
     }
 
     /// Whether the network programs are attached to the cgroup of this id.
@@ -293,15 +332,16 @@ where
         .with_context(|| format!("the program {name} is of another type"))
 }
 
-fn load(ebpf: &mut Ebpf, name: &str, hook: Hook, btf: &Btf) -> Result<()> {
-    let loaded = match hook {
+fn load(ebpf: &mut Ebpf, program: &Program, btf: &Btf) -> Result<()> {
+    let name = program.name;
+    let loaded = match program.hook {
         Hook::Tracepoint(point) => typed::<BtfTracePoint>(ebpf, name)?.load(point, btf),
-        Hook::SockCreate => typed::<CgroupSock>(ebpf, name)?.load(),
-        Hook::SockAddr => typed::<CgroupSockAddr>(ebpf, name)?.load(),
+        Hook::Sock(_) => typed::<CgroupSock>(ebpf, name)?.load(),
+        Hook::SockAddr(_) => typed::<CgroupSockAddr>(ebpf, name)?.load(),
         Hook::SockOps => typed::<SockOps>(ebpf, name)?.load(),
         Hook::Skb(_) => typed::<CgroupSkb>(ebpf, name)?.load(),
     };
-    loaded.map_err(|error| refused(name, &error))?;
+    loaded.map_err(|error| refused(program, &error))?;
     let info = ebpf.program(name).and_then(|program| program.info().ok());
     let verified_instructions = info.and_then(|info| info.verified_instruction_count());
     tracing::debug!(program = name, verified_instructions, "loaded");
@@ -309,7 +349,8 @@ fn load(ebpf: &mut Ebpf, name: &str, hook: Hook, btf: &Btf) -> Result<()> {
 }
 
 /// The kernel's refusal, cut to what tells.
-fn refused(name: &str, error: &ProgramError) -> anyhow::Error {
+fn refused(program: &Program, error: &ProgramError) -> anyhow::Error {
+    let (name, (major, minor)) = (program.name, program.since);
     if let ProgramError::LoadError {
         io_error,
         verifier_log,
@@ -319,29 +360,31 @@ fn refused(name: &str, error: &ProgramError) -> anyhow::Error {
         let lines: Vec<&str> = log.lines().collect();
         let tail = &lines[lines.len().saturating_sub(VERIFIER_LINES)..];
         return anyhow::anyhow!(
-            "the kernel refused the program {name}: {io_error}\n{}",
+            "the kernel refused the program {name}, which needs Linux {major}.{minor} or newer: {io_error}\n{}",
             tail.join("\n")
         );
     }
-    anyhow::anyhow!("the kernel refused the program {name}: {error}")
+    anyhow::anyhow!(
+        "the kernel refused the program {name}, which needs Linux {major}.{minor} or newer: {error}"
+    )
 }
 
 fn attach(
     ebpf: &mut Ebpf,
-    name: &str,
-    hook: Hook,
+    program: &Program,
     cgroup: &File,
 ) -> Result<Option<aya::programs::links::FdLink>> {
+    let name = program.name;
     // Links stack whatever the mode; AllowMultiple is refused for them.
     let mode = CgroupAttachMode::Single;
-    let link = match hook {
+    let link = match program.hook {
         Hook::Tracepoint(_) => return Ok(None),
-        Hook::SockCreate => {
+        Hook::Sock(_) => {
             let program = typed::<CgroupSock>(ebpf, name)?;
             let id = program.attach(cgroup, mode)?;
             program.take_link(id)?.try_into()?
         }
-        Hook::SockAddr => {
+        Hook::SockAddr(_) => {
             let program = typed::<CgroupSockAddr>(ebpf, name)?;
             let id = program.attach(cgroup, mode)?;
             program.take_link(id)?.try_into()?

@@ -13,52 +13,11 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use aya_obj::btf::{Btf, BtfError, BtfKind};
-use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_prog_type};
+use aya_obj::generated::bpf_cmd;
 use bytemuck::NoUninit;
 
+use super::programs::Hook;
 use crate::enrich::cgroupfs::CgroupFs;
-
-/// A hook that agent-monitor uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hook {
-    /// tp_btf `sched_process_exec`.
-    Exec,
-    /// cgroup `sock_create`.
-    SockCreate,
-    /// cgroup `connect4`.
-    Connect4,
-    /// cgroup_skb, egress.
-    Egress,
-    /// cgroup `sock_ops`.
-    SockOps,
-    /// cgroup `dev`.
-    Device,
-}
-
-impl Hook {
-    /// Every hook.
-    pub const ALL: [Self; 6] = [
-        Self::Exec,
-        Self::SockCreate,
-        Self::Connect4,
-        Self::Egress,
-        Self::SockOps,
-        Self::Device,
-    ];
-
-    fn kind(self) -> (bpf_prog_type, bpf_attach_type) {
-        use bpf_attach_type::*;
-        use bpf_prog_type::*;
-        match self {
-            Self::Exec => (BPF_PROG_TYPE_TRACING, BPF_TRACE_RAW_TP),
-            Self::SockCreate => (BPF_PROG_TYPE_CGROUP_SOCK, BPF_CGROUP_INET_SOCK_CREATE),
-            Self::Connect4 => (BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_CONNECT),
-            Self::Egress => (BPF_PROG_TYPE_CGROUP_SKB, BPF_CGROUP_INET_EGRESS),
-            Self::SockOps => (BPF_PROG_TYPE_SOCK_OPS, BPF_CGROUP_SOCK_OPS),
-            Self::Device => (BPF_PROG_TYPE_CGROUP_DEVICE, BPF_CGROUP_DEVICE),
-        }
-    }
-}
 
 /// Which step failed.
 #[derive(Debug, thiserror::Error)]
@@ -75,14 +34,14 @@ pub enum ProbeError {
 }
 
 /// Loads, attaches and detaches a program that does nothing: on `cgroup`, or for
-/// [`Hook::Exec`] on the whole machine, for an instant.
+/// a tracepoint on the whole machine, for an instant.
 ///
 /// # Errors
 /// Which step the kernel refused, and why.
 pub fn try_hook(hook: Hook, cgroup: BorrowedFd<'_>) -> Result<(), ProbeError> {
     let program = load(hook)?;
     let link = match hook {
-        Hook::Exec => bpf(
+        Hook::Tracepoint(_) => bpf(
             bpf_cmd::BPF_RAW_TRACEPOINT_OPEN,
             &RawTracepointOpen {
                 name: 0,
@@ -159,8 +118,8 @@ const LICENSE: &CStr = c"Dual MIT/GPL";
 fn load(hook: Hook) -> Result<OwnedFd, ProbeError> {
     let (prog_type, attach_type) = hook.kind();
     let attach_btf_id = match hook {
-        Hook::Exec => Btf::from_sys_fs()?
-            .id_by_type_name_kind("btf_trace_sched_process_exec", BtfKind::Typedef)?,
+        Hook::Tracepoint(point) => Btf::from_sys_fs()?
+            .id_by_type_name_kind(&format!("btf_trace_{point}"), BtfKind::Typedef)?,
         _ => 0,
     };
     let attr = ProgLoad {

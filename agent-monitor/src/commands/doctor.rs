@@ -11,14 +11,13 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
-use crate::attach::probe::{Hook, ProbeError, ScratchCgroup, try_hook};
+use crate::attach::probe::{ProbeError, ScratchCgroup, try_hook};
+use crate::attach::programs::{Need, OLDEST, PROGRAMS, Program};
 use crate::cli::{DoctorArgs, Output};
 use crate::enrich::cgroup_path::Runtime;
 use crate::enrich::cgroupfs::{CgroupFs, FindError};
 use crate::enrich::runtime::Api;
 
-/// Oldest kernel that the programs are tested on.
-const MIN_KERNEL: (u32, u32) = (6, 1);
 /// The types that program members' places are looked up in.
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
@@ -245,9 +244,7 @@ fn kernel(release: &str) -> Check {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     let version = (numbers.next(), numbers.next());
     match version {
-        (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= MIN_KERNEL => {
-            Check::ok(name, release)
-        }
+        (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= OLDEST => Check::ok(name, release),
         _ => Check::failed(
             State::Missing,
             name,
@@ -339,40 +336,17 @@ fn hooks(cgroups: Option<&CgroupFs>) -> Vec<Check> {
         )),
         None => Err("not tried: there is no cgroup2 mount".to_owned()),
     };
-    Hook::ALL
-        .into_iter()
-        .map(|hook| check_hook(hook, scratch.as_ref()))
+    PROGRAMS
+        .iter()
+        .map(|program| check_hook(program, scratch.as_ref()))
         .collect()
 }
 
-fn check_hook(hook: Hook, scratch: Result<&ScratchCgroup, &String>) -> Check {
-    let (name, state, disables) = match hook {
-        Hook::Exec => (
-            "tp_btf sched_process_exec",
-            State::Missing,
-            "processes, and agents as they are born",
-        ),
-        Hook::SockCreate => (
-            "cgroup sock_create",
-            State::Missing,
-            "whose a connection is",
-        ),
-        Hook::Connect4 => ("cgroup connect4", State::Missing, "attempts to connect"),
-        Hook::Egress => (
-            "cgroup_skb egress",
-            State::Missing,
-            "bytes of connections: protocols and tunnels",
-        ),
-        Hook::SockOps => (
-            "cgroup sock_ops",
-            State::Missing,
-            "beginning and end of connections",
-        ),
-        Hook::Device => (
-            "cgroup dev",
-            State::Warn,
-            "device events, `gpu-device-open`",
-        ),
+fn check_hook(program: &Program, scratch: Result<&ScratchCgroup, &String>) -> Check {
+    let (name, disables) = (program.place, program.gives);
+    let state = match program.need {
+        Need::Required => State::Missing,
+        Need::Optional => State::Warn,
     };
     let scratch = match scratch {
         Ok(scratch) => scratch,
@@ -381,10 +355,14 @@ fn check_hook(hook: Hook, scratch: Result<&ScratchCgroup, &String>) -> Check {
             return Check::failed(State::Warn, name, reason, disables, advice);
         }
     };
-    match try_hook(hook, scratch.fd()) {
-        Ok(()) => Check::ok(name, "loaded, attached, detached"),
+    match try_hook(program.hook, scratch.fd()) {
+        Ok(()) => Check::ok(name, format!("loaded, attached, detached: {disables}")),
         Err(error) => {
-            let advice = hook_advice(&error);
+            let (major, minor) = program.since;
+            let advice = format!(
+                "it needs Linux {major}.{minor} or newer; {}",
+                hook_advice(&error)
+            );
             Check::failed(state, name, error.to_string(), disables, advice)
         }
     }
@@ -512,7 +490,7 @@ mod tests {
     #[test]
     fn hooks_that_cannot_be_tried_say_so_and_do_not_forbid_to_run() {
         let checks = hooks(None);
-        assert_eq!(checks.len(), Hook::ALL.len());
+        assert_eq!(checks.len(), PROGRAMS.len());
         assert!(
             checks
                 .iter()

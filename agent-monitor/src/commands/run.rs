@@ -13,7 +13,6 @@ use crate::api::hub::Hub;
 use crate::api::server;
 use crate::api::socket::Socket;
 use crate::api::status::{Counters, SinkStatus, State, Status};
-use crate::attach::programs::{Hook, PROGRAMS};
 use crate::cli::RunArgs;
 use crate::config::Config;
 use crate::enrich::selector::Selector;
@@ -153,7 +152,6 @@ fn hand_on(events: &mut Vec<Event>, store: &Store, hub: &Hub, unstored: &mut u64
 
 fn refresh(status: &mut Status, live: &Live, unstored: u64) {
     let stats = live.pipeline().stats();
-    let points = u32::try_from(live.attach_points().count()).unwrap_or(u32::MAX);
     let mut losses = BTreeMap::new();
     if unstored > 0 {
         losses.insert("store".to_owned(), unstored);
@@ -166,16 +164,9 @@ fn refresh(status: &mut Status, live: &Live, unstored: u64) {
         events: stats.events,
         losses,
     };
-    status.programs = PROGRAMS
-        .iter()
-        .map(|program| {
-            let places = if matches!(program.hook, Hook::Tracepoint(_)) {
-                1
-            } else {
-                points
-            };
-            (program.name.to_owned(), places)
-        })
+    status.programs = live
+        .programs()
+        .map(|(name, places)| (name.to_owned(), places))
         .collect();
     status.agents = live.agents().collect();
 }

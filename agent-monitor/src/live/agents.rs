@@ -165,13 +165,20 @@ impl Live {
         }
         let mount = self.cgroups.mount();
         match self.kernel.attach_cgroup(&point, point_id, mount) {
-            Ok(()) => {
+            Ok(missing) => {
                 if let Some(watched) = self.watched.get_mut(&id) {
                     watched.unseen = false;
                 }
                 let reason = "network programs were attached after the agent's birth";
                 let born = self.watched.get(&id).map_or(0, |watched| watched.born);
                 self.gap(id, reason, born, out);
+                for program in missing {
+                    let reason = format!(
+                        "the kernel refuses {}: {} are not seen from here on",
+                        program.place, program.gives
+                    );
+                    self.gap(id, reason, born, out);
+                }
             }
             Err(error) => {
                 let first = self
@@ -199,15 +206,15 @@ impl Live {
     }
 
     /// An agent was not covered from `from` until now.
-    fn gap(&mut self, id: u64, reason: &'static str, from: u64, out: &mut Vec<Event>) {
+    fn gap(&mut self, id: u64, reason: impl Into<String>, from: u64, out: &mut Vec<Event>) {
         let Some(watched) = self.watched.get_mut(&id) else {
             return;
         };
         let to = boot_time();
         if watched.decision == Decision::Yes {
-            self.pipeline.gap(id, reason.to_owned(), from, to, out);
+            self.pipeline.gap(id, reason.into(), from, to, out);
         } else {
-            watched.gaps.push((reason, from, to));
+            watched.gaps.push((reason.into(), from, to));
         }
     }
 
@@ -228,7 +235,7 @@ impl Live {
         self.pipeline
             .agent(id, agent, AgentState::Appeared, born, out);
         for (reason, from, to) in gaps {
-            self.pipeline.gap(id, reason.to_owned(), from, to, out);
+            self.pipeline.gap(id, reason, from, to, out);
         }
     }
 

@@ -21,6 +21,7 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 
 use crate::api::status::AgentStatus;
+use crate::attach::programs::{Hook, PROGRAMS};
 use crate::attach::{Kernel, offsets};
 use crate::capture::recording::{RecordedAgent, Writer};
 use crate::capture::rings::{Rings, boot_time};
@@ -61,7 +62,7 @@ struct Watched {
     decision: Decision,
     held: VecDeque<Bytes>,
     /// Times that were not covered, told once it has appeared: why, from, to.
-    gaps: Vec<(&'static str, u64, u64)>,
+    gaps: Vec<(String, u64, u64)>,
     /// What the kernel had counted when last read.
     counted: KernelState,
     /// Its network could not be covered.
@@ -185,9 +186,17 @@ impl Live {
         &self.pipeline
     }
 
-    /// Where network programs are attached.
-    pub fn attach_points(&self) -> impl Iterator<Item = &str> {
-        self.kernel.attach_points()
+    /// Programs, each with the number of places it is attached to.
+    pub fn programs(&self) -> impl Iterator<Item = (&'static str, u32)> {
+        let points = u32::try_from(self.kernel.attach_points().count()).unwrap_or(u32::MAX);
+        PROGRAMS.iter().map(move |program| {
+            let places = match program.hook {
+                _ if !self.kernel.has(program) => 0,
+                Hook::Tracepoint(_) => 1,
+                _ => points,
+            };
+            (program.name, places)
+        })
     }
 
     /// Agents, those included whose selector is undecided.
