@@ -14,7 +14,7 @@ use aya_ebpf::programs::SockOpsContext;
 use crate::address::{endpoint, mapped, words};
 use crate::emit;
 use crate::maps::EVENTS;
-use crate::probes::packet;
+use crate::probes::packet::burst;
 use crate::sock::{self, ESTABLISHED, Half, Sock};
 
 const AF_INET: u32 = 2;
@@ -140,7 +140,7 @@ fn payload(ctx: &SockOpsContext) -> u32 {
 fn closed(ctx: &SockOpsContext, socket: &mut Sock, old_state: u32) {
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    packet::end_burst(socket, now);
+    burst::end(socket, now);
     // The other ring's records of the same time come after this ring's: the last
     // burst is to be told of first.
     let now = now + 1;
