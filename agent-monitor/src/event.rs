@@ -4,11 +4,12 @@
 //! not known is left out, never null; ids of flows and cgroups are strings,
 //! because JSON numbers lose 64-bit integers in many readers.
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Version of the event's shape, its `schema` member.
 pub const SCHEMA: u32 = 1;
@@ -80,6 +81,18 @@ impl std::fmt::Display for Timestamp {
     }
 }
 
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        use serde::de::Error as _;
+        let time: jiff::Timestamp = String::deserialize(from)?
+            .parse()
+            .map_err(D::Error::custom)?;
+        u64::try_from(time.as_nanosecond())
+            .map(Self)
+            .map_err(D::Error::custom)
+    }
+}
+
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -87,7 +100,8 @@ impl Serialize for Timestamp {
 }
 
 /// An agent: a chosen cgroup and everything below it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Agent {
     /// Container id if there is one, else the cgroup's id.
     pub id: String,
@@ -96,7 +110,7 @@ pub struct Agent {
     /// Path below the cgroup2 mount.
     pub cgroup: String,
     /// Kernel id of the topmost cgroup.
-    #[serde(serialize_with = "as_string")]
+    #[serde(with = "as_string")]
     pub cgroup_id: u64,
     /// The container, when the path shows one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,7 +121,8 @@ pub struct Agent {
 }
 
 /// A container, as its runtime knows it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Container {
     /// Full id.
     pub id: String,
@@ -119,10 +134,14 @@ pub struct Container {
     pub image: Option<String>,
     /// `docker`, `containerd`, `crio`, `podman` or `lxc`.
     pub runtime: String,
+    /// Labels, once the runtime has been asked: for exceptions of rules, not for the JSON.
+    #[serde(skip_serializing)]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A Kubernetes pod.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Pod {
     /// Namespace.
     pub namespace: String,
@@ -132,7 +151,8 @@ pub struct Pod {
 
 /// A process, keyed by id and start: ids are reused. What a child has from its
 /// parent is shared with it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Process {
     /// Thread-group id in the host's pid namespace.
     pub pid: u32,
@@ -159,7 +179,8 @@ pub struct Process {
 }
 
 /// A process above another.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Ancestor {
     /// Thread-group id.
     pub pid: u32,
@@ -171,12 +192,22 @@ pub struct Ancestor {
 }
 
 /// An address and a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Address {
     /// v4-mapped addresses are shown as IPv4.
     pub ip: IpAddr,
     /// 0 where there is none.
     pub port: u16,
+}
+
+impl Default for Address {
+    fn default() -> Self {
+        Self {
+            ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            port: 0,
+        }
+    }
 }
 
 impl std::fmt::Display for Address {
@@ -256,7 +287,8 @@ impl Body {
 }
 
 /// Body of an `exec` event.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Exec {
     /// As given to execve().
     pub filename: String,
@@ -274,7 +306,8 @@ pub struct Exec {
 }
 
 /// Body of an `exit` event.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Exit {
     /// Exit code, when it exited.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -288,30 +321,35 @@ pub struct Exit {
 }
 
 /// Transport protocol of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(
+    Clone, Copy, Default, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// TCP.
+    #[default]
     Tcp,
     /// UDP.
     Udp,
 }
 
 /// Who began a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// The agent.
+    #[default]
     Outbound,
     /// The other end.
     Inbound,
 }
 
 /// What became of an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Not known yet.
+    #[default]
     Attempted,
     /// The handshake was completed.
     Established,
@@ -320,7 +358,8 @@ pub enum Outcome {
 }
 
 /// Body of `connect`, `accept` and `send` events.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Network {
     /// Flow id.
     pub flow: String,
@@ -336,10 +375,11 @@ pub struct Network {
 }
 
 /// Where a flow is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FlowState {
     /// The handshake is complete.
+    #[default]
     Open,
     /// Its protocol is known.
     Identified,
@@ -352,7 +392,8 @@ pub enum FlowState {
 }
 
 /// Body of a `flow` event.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Flow {
     /// Flow id.
     pub flow: String,
@@ -360,6 +401,7 @@ pub struct Flow {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer_flow: Option<String>,
     /// Whose process the event names: `creator` of the socket, or of the `listener`.
+    #[serde(deserialize_with = "forever")]
     pub owner: &'static str,
     /// Where it is in its life.
     pub state: FlowState,
@@ -373,7 +415,10 @@ pub struct Flow {
     /// The other end.
     pub remote: Address,
     /// Application protocol, by its bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "forever_some"
+    )]
     pub protocol: Option<&'static str>,
     /// What became of it.
     pub result: Outcome,
@@ -394,16 +439,19 @@ pub struct Flow {
 }
 
 /// Body of a `cgroup` event.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Cgroup {
     /// `created`, `removed` or `entered`.
+    #[serde(deserialize_with = "forever")]
     pub action: &'static str,
     /// Path below the cgroup2 mount.
     pub path: String,
 }
 
 /// Body of an `agent` event; the agent itself is the event's `agent` member.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct AgentChange {
     /// What changed.
     pub state: AgentState,
@@ -417,10 +465,11 @@ struct AgentWithState<'a> {
 }
 
 /// An agent's life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AgentState {
     /// First seen.
+    #[default]
     Appeared,
     /// Its name, image or labels are now known.
     Updated,
@@ -429,18 +478,22 @@ pub enum AgentState {
 }
 
 /// Body of a `loss` event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Loss {
     /// Where: `quota`, `ring`, `kernel`, `held`, `decode`, `enrich`, `flow`, `relay`, `incident`, `tail`.
+    #[serde(deserialize_with = "forever")]
     pub stage: &'static str,
     /// How many since the last such event.
     pub records: u64,
     /// How many of each kind.
-    pub kinds: std::collections::BTreeMap<&'static str, u64>,
+    #[serde(deserialize_with = "forever_keys")]
+    pub kinds: BTreeMap<&'static str, u64>,
 }
 
 /// Body of a `gap` event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Gap {
     /// Why it was not covered, in words.
     pub reason: String,
@@ -451,7 +504,7 @@ pub struct Gap {
 }
 
 /// How bad.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Worth knowing.
@@ -467,7 +520,7 @@ pub enum Severity {
 }
 
 /// How sure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Confidence {
     /// A hint.
@@ -486,15 +539,15 @@ pub struct Alert {
     /// From 1; grows with the incident.
     pub revision: u32,
     /// Rule id.
-    pub rule: &'static str,
+    pub rule: Arc<str>,
     /// Rule title.
-    pub title: &'static str,
+    pub title: Arc<str>,
     /// How bad.
     pub severity: Severity,
     /// How sure.
     pub confidence: Confidence,
     /// MITRE ATT&CK technique ids.
-    pub attack: &'static [&'static str],
+    pub attack: Arc<[Arc<str>]>,
     /// One sentence for a person.
     pub summary: String,
     /// The bytes, sizes and times that show it.
@@ -511,8 +564,41 @@ pub struct Alert {
     pub coverage: String,
 }
 
-fn as_string<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
+/// Numbers that are strings in JSON.
+mod as_string {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes a reference"
+    )]
+    pub(super) fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// Only events in the tests of rules are read, a few in the life of a process:
+/// their words can stay for as long as it lives.
+fn forever<'de, D: Deserializer<'de>>(from: D) -> Result<&'static str, D::Error> {
+    Ok(String::deserialize(from)?.leak())
+}
+
+fn forever_some<'de, D: Deserializer<'de>>(from: D) -> Result<Option<&'static str>, D::Error> {
+    forever(from).map(Some)
+}
+
+fn forever_keys<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<BTreeMap<&'static str, u64>, D::Error> {
+    let map = BTreeMap::<String, u64>::deserialize(from)?;
+    Ok(map
+        .into_iter()
+        .map(|(key, value)| (&*key.leak(), value))
+        .collect())
 }
 
 #[expect(

@@ -122,6 +122,7 @@ impl Live {
                 name: None,
                 image: None,
                 runtime: found.runtime.as_str().to_owned(),
+                labels: BTreeMap::new(),
             }),
             pod: None,
         };
@@ -273,6 +274,7 @@ impl Live {
             if let Some(container) = &mut watched.agent.container {
                 container.name = Some(info.name.clone());
                 container.image.clone_from(&info.image);
+                container.labels.clone_from(&info.labels);
             }
             watched.agent.pod = info.pod();
         }

@@ -268,7 +268,7 @@ fn insert(transaction: &rusqlite::Transaction<'_>, event: &Event) -> Result<Seq,
             i64::try_from(event.time.0).unwrap_or(i64::MAX),
             alert.incident,
             alert.revision,
-            alert.rule,
+            &*alert.rule,
             severity_name(alert.severity),
             json,
         ])?;

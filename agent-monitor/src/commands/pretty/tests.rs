@@ -71,11 +71,11 @@ fn alert(severity: Severity) -> Alert {
     Alert {
         incident: "inc-7f3a".into(),
         revision: 2,
-        rule: "reverse-ssh-tunnel",
-        title: "Reverse SSH tunnel",
+        rule: "reverse-ssh-tunnel".into(),
+        title: "Reverse SSH tunnel".into(),
         severity,
         confidence: Confidence::High,
-        attack: &["T1572"],
+        attack: ["T1572".into()].into(),
         summary: "ssh to 203.0.113.5:22 lets the other end into this network".into(),
         evidence: vec![
             "a forward was requested".into(),
