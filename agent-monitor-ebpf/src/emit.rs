@@ -7,7 +7,7 @@ use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::maps::RingBuf;
 
 use crate::atomic;
-use crate::maps::{AGENTS, SETTINGS, WOKEN};
+use crate::maps::{AGENTS, WOKEN, global};
 
 /// Adds one to a counter of a map value.
 #[inline(always)]
@@ -33,7 +33,7 @@ pub fn lose(agent: u64, class: Class, reason: LossReason) {
 #[inline(always)]
 fn admit(state: *mut AgentState, class: Class, now: u64) -> bool {
     let class = class as usize;
-    let quota = SETTINGS.load().quota[class];
+    let quota = global!(SETTINGS.quota[class]);
     // SAFETY: a value of AGENTS; see `count`.
     let (window, used) = unsafe {
         (

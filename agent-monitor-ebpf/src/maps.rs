@@ -6,26 +6,36 @@ use agent_monitor_common::limits::{
     PAYLOAD_RING_BYTES,
 };
 use agent_monitor_common::policy::{
-    AgentState, FlowControl, Nursery, Offsets, Settings, Task, Watch,
+    AgentState, CLASSES, FlowControl, Nursery, Offsets, Settings, Task, Watch,
 };
-use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 
 use crate::sock::Sock;
 
-/// Offsets of kernel members; written by user space before load.
+/// Offsets of kernel members; written by user space before load, read with [`global`].
 #[unsafe(no_mangle)]
-pub static OFFSETS: Global<Offsets> = Global::new(ZERO_OFFSETS);
+pub static OFFSETS: Offsets = ZERO_OFFSETS;
 
-/// Settings; written by user space before load.
+/// Settings; written by user space before load, read with [`global`].
 #[unsafe(no_mangle)]
-pub static SETTINGS: Global<Settings> = Global::new(Settings {
-    quota: [0; 5],
+pub static SETTINGS: Settings = Settings {
+    quota: [0; CLASSES],
     watch_containers: 0,
     pad: 0,
-});
+};
+
+/// `global!(OFFSETS.member)`: one member of what user space has written before
+/// load. Volatile, as the compiler knows another value; and of the member alone,
+/// because a volatile read of the whole is an instruction for each of its words.
+macro_rules! global {
+    ($global:ident.$($place:tt)+) => {
+        // SAFETY: a member of a static that nobody writes while programs run.
+        unsafe { (&raw const $crate::maps::$global.$($place)+).read_volatile() }
+    };
+}
+pub(crate) use global;
 
 // SAFETY: Offsets is made of u32 only, for which zero is a value.
 const ZERO_OFFSETS: Offsets = unsafe { core::mem::zeroed() };

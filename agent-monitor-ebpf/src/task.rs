@@ -8,7 +8,7 @@ use aya_ebpf::helpers::generated::{
 };
 
 use crate::emit;
-use crate::maps::{AGENTS, OFFSETS, TASKS, WATCHED};
+use crate::maps::{AGENTS, TASKS, WATCHED, global};
 
 /// A kernel address.
 pub type Address = u64;
@@ -52,24 +52,23 @@ pub fn current_cgroup() -> u64 {
 /// When the process of `task` started, nanoseconds since boot.
 #[inline(always)]
 pub fn start(task: Address) -> u64 {
-    let leader: Address = read(task, OFFSETS.load().task_group_leader);
-    read(leader, OFFSETS.load().task_start)
+    let leader: Address = read(task, global!(OFFSETS.task_group_leader));
+    read(leader, global!(OFFSETS.task_start))
 }
 
 /// Cgroup id of `task` in the default hierarchy.
 #[inline(always)]
 pub fn cgroup(task: Address) -> u64 {
-    let offsets = OFFSETS.load();
-    let set: Address = read(task, offsets.task_cgroups);
-    let cgroup: Address = read(set, offsets.css_set_dfl_cgrp);
+    let set: Address = read(task, global!(OFFSETS.task_cgroups));
+    let cgroup: Address = read(set, global!(OFFSETS.css_set_dfl_cgrp));
     cgroup_id(cgroup)
 }
 
 /// Id of a `struct cgroup`.
 #[inline(always)]
 pub fn cgroup_id(cgroup: Address) -> u64 {
-    let node: Address = read(cgroup, OFFSETS.load().cgroup_kn);
-    read(node, OFFSETS.load().kernfs_id)
+    let node: Address = read(cgroup, global!(OFFSETS.cgroup_kn));
+    read(node, global!(OFFSETS.kernfs_id))
 }
 
 /// The agent that a cgroup belongs to.

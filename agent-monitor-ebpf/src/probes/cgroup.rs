@@ -13,7 +13,7 @@ use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel_
 use aya_ebpf::programs::BtfTracePointContext;
 
 use crate::emit;
-use crate::maps::{AGENTS, EVENTS, NURSERIES, OFFSETS, SETTINGS, WATCHED};
+use crate::maps::{AGENTS, EVENTS, NURSERIES, WATCHED, global};
 use crate::task;
 
 /// The agent that stands for the node itself in [`AGENTS`].
@@ -31,19 +31,18 @@ struct Place {
 /// Looks at a `struct cgroup`; nothing for v1 hierarchies.
 #[inline(always)]
 fn place(cgroup: u64) -> Option<Place> {
-    let offsets = OFFSETS.load();
-    let root: u64 = task::read(cgroup, offsets.cgroup_root);
+    let root: u64 = task::read(cgroup, global!(OFFSETS.cgroup_root));
     // The default hierarchy is the first to be set up, and its id 0 is what
     // /proc/PID/cgroup shows (cgroup_init, kernel/cgroup/cgroup.c).
-    if task::read::<u32>(root, offsets.cgroup_root_hierarchy_id) != 0 {
+    if task::read::<u32>(root, global!(OFFSETS.cgroup_root_hierarchy_id)) != 0 {
         return None;
     }
-    let node: u64 = task::read(cgroup, offsets.cgroup_kn);
-    let above: u64 = task::read(node, offsets.kernfs_parent);
+    let node: u64 = task::read(cgroup, global!(OFFSETS.cgroup_kn));
+    let above: u64 = task::read(node, global!(OFFSETS.kernfs_parent));
     Some(Place {
-        id: task::read(node, offsets.kernfs_id),
-        parent: task::read(above, offsets.kernfs_id),
-        name: task::read(node, offsets.kernfs_name),
+        id: task::read(node, global!(OFFSETS.kernfs_id)),
+        parent: task::read(above, global!(OFFSETS.kernfs_id)),
+        name: task::read(node, global!(OFFSETS.kernfs_name)),
     })
 }
 
@@ -72,14 +71,14 @@ pub fn mkdir(ctx: &BtfTracePointContext) -> i32 {
                 if NURSERIES.insert(place.id, below, 0).is_err() {
                     emit::lose(NODE, Class::Process, LossReason::Kernel);
                 }
-                if SETTINGS.load().watch_containers != 0 && names_container(place.name) {
+                if global!(SETTINGS.watch_containers) != 0 && names_container(place.name) {
                     bear(place.id, now)
                 } else {
                     NODE
                 }
             }
             Some(_) => bear(place.id, now),
-            None if SETTINGS.load().watch_containers != 0 && names_container(place.name) => {
+            None if global!(SETTINGS.watch_containers) != 0 && names_container(place.name) => {
                 bear(place.id, now)
             }
             None => return 0,
@@ -113,8 +112,7 @@ pub fn attach(ctx: &BtfTracePointContext) -> i32 {
         return 0;
     };
     let moved = ctx.arg::<*const u8>(2) as u64;
-    let offsets = OFFSETS.load();
-    let tgid: u32 = task::read(moved, offsets.task_tgid);
+    let tgid: u32 = task::read(moved, global!(OFFSETS.task_tgid));
     let destination = task::agent_of_cgroup(place.id);
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };

@@ -12,7 +12,7 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
 use aya_ebpf::programs::BtfTracePointContext;
 
 use crate::emit;
-use crate::maps::{EVENTS, EXEC_SCRATCH, OFFSETS};
+use crate::maps::{EVENTS, EXEC_SCRATCH, global};
 use crate::task;
 
 type Record = WithData<Exec, EXEC_DATA>;
@@ -76,25 +76,24 @@ pub fn exec(ctx: &BtfTracePointContext) -> i32 {
 /// Fills all but the header; gives the bytes of `data` in use.
 #[inline(always)]
 fn fill(record: &mut Exec, data: &mut [u8; EXEC_DATA], task: u64, binprm: u64) -> usize {
-    let offsets = OFFSETS.load();
-    let parent: u64 = task::read(task, offsets.task_real_parent);
-    record.ppid = task::read(parent, offsets.task_tgid);
+    let parent: u64 = task::read(task, global!(OFFSETS.task_real_parent));
+    record.ppid = task::read(parent, global!(OFFSETS.task_tgid));
     record.parent_start = task::start(parent);
     record.uid = bpf_get_current_uid_gid() as u32;
-    record.comm = task::read(task, offsets.task_comm);
+    record.comm = task::read(task, global!(OFFSETS.task_comm));
     record.stdio_sockets = stdio_sockets(task);
     record.pad = 0;
 
-    let mm: u64 = task::read(task, offsets.task_mm);
-    let file: u64 = task::read(mm, offsets.mm_exe_file);
-    let inode: u64 = task::read(file, offsets.file_inode);
-    record.inode = task::read(inode, offsets.inode_ino);
-    record.links = task::read(inode, offsets.inode_nlink);
-    let sb: u64 = task::read(inode, offsets.inode_sb);
-    record.device = task::read(sb, offsets.sb_dev);
+    let mm: u64 = task::read(task, global!(OFFSETS.task_mm));
+    let file: u64 = task::read(mm, global!(OFFSETS.mm_exe_file));
+    let inode: u64 = task::read(file, global!(OFFSETS.file_inode));
+    record.inode = task::read(inode, global!(OFFSETS.inode_ino));
+    record.links = task::read(inode, global!(OFFSETS.inode_nlink));
+    let sb: u64 = task::read(inode, global!(OFFSETS.inode_sb));
+    record.device = task::read(sb, global!(OFFSETS.sb_dev));
 
     let base = data.as_mut_ptr();
-    let filename: u64 = task::read(binprm, offsets.binprm_filename);
+    let filename: u64 = task::read(binprm, global!(OFFSETS.binprm_filename));
     let mut used = read_str(base, PATH_CAP as u32, filename);
     record.filename_len = used as u32;
 
@@ -102,8 +101,8 @@ fn fill(record: &mut Exec, data: &mut [u8; EXEC_DATA], task: u64, binprm: u64) -
     used = exe_path(base, used, file);
     record.exe_len = (used - before) as u32;
 
-    let from: u64 = task::read(mm, offsets.mm_arg_start);
-    let to: u64 = task::read(mm, offsets.mm_arg_end);
+    let from: u64 = task::read(mm, global!(OFFSETS.mm_arg_start));
+    let to: u64 = task::read(mm, global!(OFFSETS.mm_arg_end));
     let total = to.wrapping_sub(from).min(u64::from(u32::MAX)) as u32;
     record.argv_total = total;
     let mut take = total as usize;
@@ -147,20 +146,22 @@ fn read_str(to: *mut u8, size: u32, from: u64) -> usize {
 /// Follows what d_path() does (fs/d_path.c), over mount points.
 #[inline(always)]
 fn exe_path(base: *mut u8, mut used: usize, file: u64) -> usize {
-    let offsets = OFFSETS.load();
     let begin = used;
-    let mut dentry: u64 = task::read(file, offsets.file_dentry);
-    let vfsmount: u64 = task::read(file, offsets.file_mnt);
-    let mut mount = vfsmount.wrapping_sub(u64::from(offsets.mount_mnt));
+    let mut dentry: u64 = task::read(file, global!(OFFSETS.file_dentry));
+    let vfsmount: u64 = task::read(file, global!(OFFSETS.file_mnt));
+    let mut mount = vfsmount.wrapping_sub(u64::from(global!(OFFSETS.mount_mnt)));
     for _ in 0..PATH_COMPONENTS {
-        let parent: u64 = task::read(dentry, offsets.dentry_parent);
-        let root: u64 = task::read(mount, offsets.mount_mnt + offsets.vfsmount_root);
+        let parent: u64 = task::read(dentry, global!(OFFSETS.dentry_parent));
+        let root: u64 = task::read(
+            mount,
+            global!(OFFSETS.mount_mnt) + global!(OFFSETS.vfsmount_root),
+        );
         if dentry == root {
-            let above: u64 = task::read(mount, offsets.mount_parent);
+            let above: u64 = task::read(mount, global!(OFFSETS.mount_parent));
             if above == mount || above == 0 {
                 break;
             }
-            dentry = task::read(mount, offsets.mount_mountpoint);
+            dentry = task::read(mount, global!(OFFSETS.mount_mountpoint));
             mount = above;
             continue;
         }
@@ -171,7 +172,7 @@ fn exe_path(base: *mut u8, mut used: usize, file: u64) -> usize {
         if used > 2 * PATH_CAP - COMPONENT {
             break;
         }
-        let name: u64 = task::read(dentry, offsets.dentry_name);
+        let name: u64 = task::read(dentry, global!(OFFSETS.dentry_name));
         // SAFETY: COMPONENT bytes from `used` on lie inside the first 2 × PATH_CAP.
         used += read_str(unsafe { base.add(used) }, COMPONENT as u32, name);
         dentry = parent;
@@ -182,15 +183,14 @@ fn exe_path(base: *mut u8, mut used: usize, file: u64) -> usize {
 /// Which of file descriptors 0 to 2 is a socket, a bit each.
 #[inline(always)]
 fn stdio_sockets(task: u64) -> u32 {
-    let offsets = OFFSETS.load();
-    let files: u64 = task::read(task, offsets.task_files);
-    let table: u64 = task::read(files, offsets.files_fdt);
-    let array: u64 = task::read(table, offsets.fdtable_fd);
+    let files: u64 = task::read(task, global!(OFFSETS.task_files));
+    let table: u64 = task::read(files, global!(OFFSETS.files_fdt));
+    let array: u64 = task::read(table, global!(OFFSETS.fdtable_fd));
     let mut sockets = 0;
     for n in 0..3u32 {
         let file: u64 = task::read(array, n * 8);
-        let inode: u64 = task::read(file, offsets.file_inode);
-        let mode: u16 = task::read(inode, offsets.inode_mode);
+        let inode: u64 = task::read(file, global!(OFFSETS.file_inode));
+        let mode: u16 = task::read(inode, global!(OFFSETS.inode_mode));
         if file != 0 && mode & S_IFMT == S_IFSOCK {
             sockets |= 1 << n;
         }

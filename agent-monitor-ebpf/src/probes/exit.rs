@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::programs::BtfTracePointContext;
 
 use crate::emit;
-use crate::maps::{EVENTS, OFFSETS, TASKS};
+use crate::maps::{EVENTS, TASKS, global};
 use crate::task;
 
 /// Reports and forgets a process whose last thread ends.
@@ -18,11 +18,10 @@ pub fn exit(_ctx: &BtfTracePointContext) -> i32 {
     let Some(agent) = task::current_agent(cgroup, tgid) else {
         return 0;
     };
-    let offsets = OFFSETS.load();
     let current = task::current();
-    let signal: u64 = task::read(current, offsets.task_signal);
+    let signal: u64 = task::read(current, global!(OFFSETS.task_signal));
     // do_exit() counts itself off signal->live before this tracepoint.
-    let live: u32 = task::read(signal, offsets.signal_live);
+    let live: u32 = task::read(signal, global!(OFFSETS.signal_live));
     if live != 0 {
         return 0;
     }
@@ -38,8 +37,8 @@ pub fn exit(_ctx: &BtfTracePointContext) -> i32 {
         header.tgid = tgid;
         header.tid = aya_ebpf::helpers::bpf_get_current_pid_tgid() as u32;
         header.start = task::start(current);
-        let group: u32 = task::read(signal, offsets.signal_group_exit_code);
-        let own: u32 = task::read(current, offsets.task_exit_code);
+        let group: u32 = task::read(signal, global!(OFFSETS.signal_group_exit_code));
+        let own: u32 = task::read(current, global!(OFFSETS.task_exit_code));
         let value = Exit {
             header,
             status: if group != 0 { group } else { own },

@@ -8,14 +8,13 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::programs::BtfTracePointContext;
 
 use crate::emit;
-use crate::maps::{EVENTS, OFFSETS};
+use crate::maps::{EVENTS, global};
 use crate::task;
 
 /// Remembers a new process of an agent and reports it.
 #[inline(always)]
 pub fn fork(ctx: &BtfTracePointContext) -> i32 {
     let child: u64 = ctx.arg::<*const u8>(1) as u64;
-    let offsets = OFFSETS.load();
     let parent = task::current_tgid();
     // The child's own cgroup: clone3 with CLONE_INTO_CGROUP puts it elsewhere
     // than its parent.
@@ -23,12 +22,12 @@ pub fn fork(ctx: &BtfTracePointContext) -> i32 {
     let Some(agent) = task::current_agent(cgroup, parent) else {
         return 0;
     };
-    let tgid: u32 = task::read(child, offsets.task_tgid);
-    let pid: u32 = task::read(child, offsets.task_pid);
+    let tgid: u32 = task::read(child, global!(OFFSETS.task_tgid));
+    let pid: u32 = task::read(child, global!(OFFSETS.task_pid));
     if pid != tgid {
         return 0; // a thread
     }
-    let start: u64 = task::read(child, offsets.task_start);
+    let start: u64 = task::read(child, global!(OFFSETS.task_start));
     task::remember(tgid, agent, cgroup, start);
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
@@ -43,7 +42,7 @@ pub fn fork(ctx: &BtfTracePointContext) -> i32 {
             child_start: start,
             child: tgid,
             uid: bpf_get_current_uid_gid() as u32,
-            comm: task::read(child, offsets.task_comm),
+            comm: task::read(child, global!(OFFSETS.task_comm)),
         };
         // SAFETY: the place is a reservation of this type.
         unsafe { record.write(record_value) };
