@@ -229,6 +229,8 @@ pub enum Body {
     Accept(Network),
     /// A datagram went to a new peer.
     Send(Network),
+    /// A name was asked for, or answered.
+    Dns(Box<Dns>),
     /// A flow opened, was identified, moved on, failed or closed.
     Flow(Box<Flow>),
     /// A process moved between cgroups, or a cgroup came or went.
@@ -246,8 +248,8 @@ pub enum Body {
 impl Body {
     /// Every `kind` there is, sorted.
     pub const KINDS: &[&str] = &[
-        "accept", "agent", "alert", "cgroup", "connect", "exec", "exit", "flow", "gap", "loss",
-        "send",
+        "accept", "agent", "alert", "cgroup", "connect", "dns", "exec", "exit", "flow", "gap",
+        "loss", "send",
     ];
 
     /// The event's `kind`, one of [`Self::KINDS`].
@@ -258,6 +260,7 @@ impl Body {
             Self::Connect(_) => "connect",
             Self::Accept(_) => "accept",
             Self::Send(_) => "send",
+            Self::Dns(_) => "dns",
             Self::Flow(_) => "flow",
             Self::Cgroup(_) => "cgroup",
             Self::Agent(_) => "agent",
@@ -275,6 +278,7 @@ impl Body {
             Self::Connect(body) | Self::Accept(body) | Self::Send(body) => {
                 map.serialize_entry(kind, body)
             }
+            Self::Dns(body) => map.serialize_entry(kind, body),
             Self::Flow(body) => map.serialize_entry(kind, body),
             Self::Cgroup(body) => map.serialize_entry(kind, body),
             // The body shares its name with the event's own `agent` member: written there.
@@ -372,6 +376,36 @@ pub struct Network {
     pub remote: Address,
     /// What became of it.
     pub result: Outcome,
+}
+
+/// Body of a `dns` event: a question, or its answer.
+#[derive(Clone, Debug, Serialize)]
+pub struct Dns {
+    /// Flow id.
+    pub flow: String,
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// This end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local: Option<Address>,
+    /// The other end: whom the agent asks, or who asks it.
+    pub remote: Address,
+    /// The name, in printable ASCII without its last dot; other bytes are `\DDD`,
+    /// a dot inside a label `\.` (RFC 1035, 5.1). Absent in what is told unasked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub question: Option<String>,
+    /// Type of record: `A`, `TXT`, … or `TYPE` and its number.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// What became of the question: `NOERROR`, `NXDOMAIN`, … Absent in a question.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rcode: Option<String>,
+    /// What the records of the answer say, in the form of zone files, at most 32.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<String>,
+    /// Part of the message was missing.
+    #[serde(skip_serializing_if = "is_false")]
+    pub truncated: bool,
 }
 
 /// Where a flow is in its life.

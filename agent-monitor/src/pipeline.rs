@@ -19,7 +19,7 @@ use crate::event::{
     Timestamp,
 };
 use crate::flow::{self, Change, Flow, Steering, Table};
-use crate::protocol::Fact;
+use crate::protocol::{Fact, dns};
 use crate::rules::incidents::Incidents;
 use crate::stats::Stats;
 
@@ -383,8 +383,10 @@ fn consequence(
             flow_body(flow, FlowState::Open, Vec::new(), record.time)
         }
         Change::Identified => flow_body(flow, FlowState::Identified, Vec::new(), record.time),
+        Change::Fact(Fact::Dns(fact)) => dns_body(flow, fact),
         Change::Fact(fact) => {
             result.findings.extend(match fact {
+                Fact::Dns(_) => None,
                 Fact::Mining(fact) => mining.message(flow, fact, process.clone(), record.time),
                 Fact::Ssh(fact) => tunnel::wire_sizes(flow, fact, process.as_ref(), record.time),
             });
@@ -460,6 +462,25 @@ fn network_body(flow: &Flow, result: Outcome) -> Option<event::Network> {
         remote: flow.remote?,
         result,
     })
+}
+
+fn dns_body(flow: &Flow, fact: &dns::Fact) -> Option<event::Body> {
+    let message = &fact.message;
+    let question = message.question.as_ref();
+    let answers = message.answers.iter();
+    Some(event::Body::Dns(Box::new(event::Dns {
+        flow: flow::id_text(flow.id),
+        transport: flow.transport,
+        local: flow.local,
+        remote: flow.remote?,
+        question: question.map(|question| question.name.clone()),
+        kind: question.map(|question| question.kind.name().into_owned()),
+        rcode: message
+            .is_response
+            .then(|| message.code.name().into_owned()),
+        answers: answers.map(|answer| answer.data.clone()).collect(),
+        truncated: message.is_truncated,
+    })))
 }
 
 fn flow_body(flow: &Flow, state: FlowState, facts: Vec<String>, now: u64) -> Option<event::Body> {

@@ -7,6 +7,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod datagram;
+pub mod dns;
 pub mod ssh;
 pub mod stratum;
 
@@ -73,6 +75,10 @@ pub struct Protocol {
 /// Every protocol, tried together on each flow; the first found wins.
 pub static PROTOCOLS: &[Protocol] = &[
     Protocol {
+        name: dns::NAME,
+        parser: || Box::new(dns::OverTcp::default()),
+    },
+    Protocol {
         name: "ssh",
         parser: || Box::new(ssh::Ssh::default()),
     },
@@ -85,6 +91,8 @@ pub static PROTOCOLS: &[Protocol] = &[
 /// What a parser noticed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
+    /// See [`dns::Fact`].
+    Dns(dns::Fact),
     /// See [`ssh::Fact`].
     Ssh(ssh::Fact),
     /// See [`stratum::Fact`].
@@ -95,6 +103,8 @@ impl Fact {
     /// What was noticed, for a person.
     pub fn in_words(&self) -> Option<String> {
         match self {
+            // It has an event of its own.
+            Self::Dns(_) => None,
             Self::Ssh(fact) => Some(fact.in_words()),
             Self::Mining(fact) => Some(format!("{} {}", fact.dialect, fact.message)),
         }

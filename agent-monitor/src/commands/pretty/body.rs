@@ -12,7 +12,7 @@ use super::{BOLD, DIM, Line, PLAIN, WARNING, between, color, integer, string, st
 pub(super) fn style(kind: &str) -> Style {
     match kind {
         "exec" => color(AnsiColor::Green),
-        "connect" | "accept" | "send" => color(AnsiColor::Cyan),
+        "connect" | "accept" | "send" | "dns" => color(AnsiColor::Cyan),
         "flow" => color(AnsiColor::Blue),
         "agent" | "cgroup" => color(AnsiColor::Magenta),
         "loss" | "gap" => WARNING,
@@ -27,6 +27,7 @@ pub(super) fn write(line: &mut Line, kind: &str, event: &Value) {
         "exit" => exit(line, event),
         "connect" | "send" => network(line, &event[kind], "→"),
         "accept" => network(line, &event[kind], "←"),
+        "dns" => dns(line, &event[kind]),
         "flow" => flow(line, &event[kind]),
         "cgroup" => {
             line.push(PLAIN, string(event, "/cgroup/action"));
@@ -108,6 +109,29 @@ fn address(address: &Value) -> String {
         format!("[{ip}]:{port}")
     } else {
         format!("{ip}:{port}")
+    }
+}
+
+/// What is asked of whom, or what is answered.
+fn dns(line: &mut Line, body: &Value) {
+    line.push(BOLD, string(body, "/question"));
+    line.push(PLAIN, " ");
+    line.push(PLAIN, string(body, "/type"));
+    let rcode = string(body, "/rcode");
+    if rcode.is_empty() {
+        line.push(DIM, &format!("  asked of {}", address(&body["remote"])));
+        return;
+    }
+    line.push(PLAIN, " = ");
+    let answers: Vec<_> = strings(body, "/answers").collect();
+    if answers.is_empty() {
+        let nothing = if rcode == "NOERROR" { "nothing" } else { rcode };
+        line.push(DIM, nothing);
+    } else {
+        line.push(PLAIN, &answers.join(", "));
+    }
+    if body.pointer("/truncated").is_some() {
+        line.push(DIM, " …");
     }
 }
 

@@ -100,7 +100,7 @@ fn run(segments: &[Segment]) -> (Vec<Fact>, Ssh) {
         .into_iter()
         .map(|fact| match fact {
             AnyFact::Ssh(fact) => fact,
-            AnyFact::Mining(fact) => panic!("{fact:?}"),
+            other => panic!("{other:?}"),
         })
         .collect();
     (facts, ssh)

@@ -19,7 +19,7 @@ fn mining(facts: Vec<AnyFact>) -> Vec<Fact> {
         .into_iter()
         .map(|fact| match fact {
             AnyFact::Mining(fact) => fact,
-            AnyFact::Ssh(fact) => panic!("{fact:?}"),
+            other => panic!("{other:?}"),
         })
         .collect()
 }

@@ -1,0 +1,30 @@
+//! Protocols of datagrams, each of which is a message.
+
+use super::{Answer, Fact, Side, dns};
+
+/// Follows one flow of datagrams.
+pub trait DatagramParser: Send {
+    /// Takes what was captured of one datagram of `len` bytes, and adds what it
+    /// noticed to `facts`. Datagrams come as the network delivered them: some are
+    /// missing, some come twice or late.
+    fn datagram(&mut self, side: Side, bytes: &[u8], len: u32, facts: &mut Vec<Fact>) -> Answer;
+
+    /// Whether it reads every datagram, not only those of the captured head.
+    fn wants_all(&self) -> bool {
+        false
+    }
+}
+
+/// One entry of the registry.
+pub struct DatagramProtocol {
+    /// Name, as in the `protocol` member of `flow` events.
+    pub name: &'static str,
+    /// Makes a parser for a new flow.
+    pub parser: fn() -> Box<dyn DatagramParser>,
+}
+
+/// Every protocol, tried together on each flow; the first found wins.
+pub static DATAGRAM_PROTOCOLS: &[DatagramProtocol] = &[DatagramProtocol {
+    name: dns::NAME,
+    parser: || Box::new(dns::OverDatagrams::default()),
+}];
