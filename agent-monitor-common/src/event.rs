@@ -29,6 +29,32 @@ pub mod kind {
     pub const BURST: u32 = 10;
     /// [`super::Segment`]
     pub const SEGMENT: u32 = 11;
+
+    /// No record, but something that a map had no room to remember: a process,
+    /// a socket, a cgroup. Only counted.
+    pub const MEMORY: u32 = 0;
+
+    /// Counters by kind have room for this many kinds.
+    pub const MOST: usize = 32;
+
+    /// What a kind is called in `loss` events.
+    pub fn name(kind: u32) -> &'static str {
+        match kind {
+            MEMORY => "memory",
+            FORK => "fork",
+            EXEC => "exec",
+            EXIT => "exit",
+            CGROUP => "cgroup",
+            CONNECT => "connect",
+            SEND => "send",
+            ESTABLISHED => "established",
+            CLOSED => "closed",
+            HEAD => "head",
+            BURST => "burst",
+            SEGMENT => "segment",
+            _ => "other",
+        }
+    }
 }
 
 /// First member of every record.

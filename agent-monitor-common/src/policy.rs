@@ -1,6 +1,6 @@
 //! What user space tells the kernel, and the counters it reads back.
 
-use crate::event::FlowId;
+use crate::event::{FlowId, kind};
 
 /// Value of the `WATCHED` map: which agent a cgroup belongs to.
 #[repr(C)]
@@ -59,8 +59,19 @@ pub enum Class {
 /// How many [`Class`]es there are.
 pub const CLASSES: usize = 5;
 
-/// Names of the classes, indexed by [`Class`], as they appear in `loss` events.
-pub const CLASS_NAMES: [&str; CLASSES] = ["process", "network", "head", "burst", "segment"];
+impl Class {
+    /// Whose quota a record of this [`kind`] is taken from.
+    #[inline(always)]
+    pub const fn of(kind: u32) -> Self {
+        match kind {
+            kind::FORK | kind::EXEC | kind::EXIT | kind::CGROUP => Self::Process,
+            kind::HEAD => Self::Head,
+            kind::BURST => Self::Burst,
+            kind::SEGMENT => Self::Segment,
+            _ => Self::Network,
+        }
+    }
+}
 
 /// Why a record did not reach user space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,9 +88,6 @@ pub enum LossReason {
 /// How many [`LossReason`]s there are.
 pub const LOSS_REASONS: usize = 3;
 
-/// Names of the reasons, indexed by [`LossReason`]: the `stage` of `loss` events.
-pub const LOSS_REASON_NAMES: [&str; LOSS_REASONS] = ["quota", "ring", "kernel"];
-
 /// Value of the `AGENTS` map: an agent's quotas in use and its losses.
 ///
 /// The kernel side only ever adds to it atomically.
@@ -91,10 +99,10 @@ pub struct AgentState {
     pub window: [u64; CLASSES],
     /// Records of each class emitted in the current window.
     pub used: [u64; CLASSES],
-    /// Records of each class emitted since the agent appeared.
-    pub emitted: [u64; CLASSES],
-    /// Records of each class lost, by [`LossReason`].
-    pub lost: [[u64; CLASSES]; LOSS_REASONS],
+    /// Records of each [`kind`] sent up since the agent appeared.
+    pub emitted: [u64; kind::MOST],
+    /// Records of each [`kind`] lost, by [`LossReason`].
+    pub lost: [[u64; kind::MOST]; LOSS_REASONS],
 }
 
 /// Value of the `TASKS` map: what is remembered of a process of an agent.

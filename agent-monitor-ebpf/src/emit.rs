@@ -1,6 +1,6 @@
 //! The way up: quota, reservation, submission, and the count of what was lost.
 
-use agent_monitor_common::event::Header;
+use agent_monitor_common::event::{Header, kind};
 use agent_monitor_common::limits::{QUOTA_WINDOW_NS, WAKE_EVERY_NS};
 use agent_monitor_common::policy::{AgentState, Class, LossReason};
 use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
@@ -17,14 +17,37 @@ fn count(counter: *mut u64) -> u64 {
     unsafe { atomic::fetch_add(counter, 1) }
 }
 
-/// Counts a record of `agent` that is not sent.
+/// Counts a record of `agent` of this [`kind`] that is not sent.
 #[inline(always)]
-pub fn lose(agent: u64, class: Class, reason: LossReason) {
+pub fn lose(agent: u64, kind: u32, reason: LossReason) {
     if let Some(state) = AGENTS.get_ptr_mut(agent) {
-        // SAFETY: a value of AGENTS; see `count`.
-        let counter = unsafe { &raw mut (*state).lost[reason as usize][class as usize] };
-        count(counter);
+        lost(state, kind, reason);
     }
+}
+
+/// Counts something of `agent` that a map has no room to remember.
+#[inline(always)]
+pub fn no_room(agent: u64) {
+    lose(agent, kind::MEMORY, LossReason::Kernel);
+}
+
+#[inline(always)]
+fn lost(state: *mut AgentState, kind: u32, reason: LossReason) {
+    // SAFETY: a value of AGENTS; see `count`.
+    let counter = unsafe { &raw mut (*state).lost[reason as usize][index(kind)] };
+    count(counter);
+}
+
+#[inline(always)]
+fn sent(state: *mut AgentState, kind: u32) {
+    // SAFETY: a value of AGENTS; see `count`.
+    let counter = unsafe { &raw mut (*state).emitted[index(kind)] };
+    count(counter);
+}
+
+#[inline(always)]
+fn index(kind: u32) -> usize {
+    kind as usize % kind::MOST
 }
 
 /// Takes one from the agent's quota of `class`. The window is opened anew by
@@ -55,23 +78,36 @@ fn admit(state: *mut AgentState, class: Class, now: u64) -> bool {
     count(used) < quota
 }
 
-/// Checks the quota; `false` means that the record is lost and counted.
-#[inline(always)]
-pub fn allowed(agent: u64, class: Class, now: u64) -> bool {
-    let Some(state) = AGENTS.get_ptr_mut(agent) else {
-        return false;
-    };
-    let index = class as usize;
-    if admit(state, class, now) {
-        // SAFETY: a value of AGENTS; see `count`.
-        let emitted = unsafe { &raw mut (*state).emitted[index] };
-        count(emitted);
-        return true;
+/// A record that may be sent: its quota is taken. Say what became of it.
+pub struct Allowed {
+    state: *mut AgentState,
+    kind: u32,
+}
+
+impl Allowed {
+    /// It is sent.
+    #[inline(always)]
+    pub fn sent(&self) {
+        sent(self.state, self.kind);
     }
-    // SAFETY: as above.
-    let lost = unsafe { &raw mut (*state).lost[LossReason::Quota as usize][index] };
-    count(lost);
-    false
+
+    /// It is lost.
+    #[inline(always)]
+    pub fn lost(&self, reason: LossReason) {
+        lost(self.state, self.kind, reason);
+    }
+}
+
+/// Takes a record of this [`kind`] from the agent's quota; nothing means that it
+/// is lost and counted, or that the agent is none any more.
+#[inline(always)]
+pub fn allowed(agent: u64, kind: u32, now: u64) -> Option<Allowed> {
+    let state = AGENTS.get_ptr_mut(agent)?;
+    if !admit(state, Class::of(kind), now) {
+        lost(state, kind, LossReason::Quota);
+        return None;
+    }
+    Some(Allowed { state, kind })
 }
 
 /// Whether to wake user space for a record: at most once in [`WAKE_EVERY_NS`].
@@ -94,28 +130,30 @@ pub fn wake(now: u64) -> u64 {
     u64::from(BPF_RB_FORCE_WAKEUP)
 }
 
-/// Reserves a record in `ring`, lets `fill` write every byte of it, and sends it.
-/// `T` starts with a [`Header`]; `fill` gets the place and says whether to send.
+/// Reserves a record of this [`kind`] in `ring`, lets `fill` write every byte of
+/// it, and sends it. `T` starts with a [`Header`]; `fill` gets the place and says
+/// whether to send.
 #[inline(always)]
 pub fn record<T: 'static>(
     ring: &RingBuf,
-    class: Class,
+    kind: u32,
     agent: u64,
     now: u64,
     fill: impl FnOnce(*mut T) -> bool,
 ) {
-    if !allowed(agent, class, now) {
+    let Some(allowed) = allowed(agent, kind, now) else {
         return;
-    }
+    };
     let Some(mut entry) = ring.reserve::<T>(0) else {
-        lose(agent, class, LossReason::Ring);
+        allowed.lost(LossReason::Ring);
         return;
     };
     if fill(entry.as_mut_ptr()) {
         entry.submit(wake(now));
+        allowed.sent();
     } else {
         entry.discard(0);
-        lose(agent, class, LossReason::Kernel);
+        allowed.lost(LossReason::Kernel);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Reading task_struct, by the offsets that user space found in BTF.
 
 use agent_monitor_common::event::FlowId;
-use agent_monitor_common::policy::{Class, LossReason, Task, Watch};
+use agent_monitor_common::policy::{Task, Watch};
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_task, bpf_probe_read_kernel,
@@ -98,7 +98,7 @@ pub fn remember(tgid: u32, agent: u64, cgroup: u64, start: u64) {
         last_rx_time: 0,
     };
     if TASKS.insert(tgid, task, 0).is_err() {
-        emit::lose(agent, Class::Process, LossReason::Kernel);
+        emit::no_room(agent);
     }
 }
 

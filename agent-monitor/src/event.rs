@@ -11,6 +11,8 @@ use std::sync::Arc;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::loss::Stage;
+
 /// Version of the event's shape, its `schema` member.
 pub const SCHEMA: u32 = 1;
 
@@ -512,12 +514,11 @@ pub enum AgentState {
 }
 
 /// Body of a `loss` event.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Loss {
-    /// Where: `quota`, `ring`, `kernel`, `held`, `decode`, `enrich`, `flow`, `relay`, `incident`, `tail`.
-    #[serde(deserialize_with = "forever")]
-    pub stage: &'static str,
+    /// Where.
+    pub stage: Stage,
     /// How many since the last such event.
     pub records: u64,
     /// How many of each kind.

@@ -12,6 +12,7 @@ pub mod enrich;
 pub mod event;
 pub mod flow;
 pub mod live;
+pub mod loss;
 pub mod pipeline;
 pub mod protocol;
 pub mod rules;

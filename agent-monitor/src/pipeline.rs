@@ -90,15 +90,17 @@ impl Pipeline {
         std::mem::take(&mut self.flows.steering)
     }
 
-    /// Takes a record as the kernel sent it.
-    pub fn bytes(&mut self, bytes: &Bytes, out: &mut Vec<Event>) {
-        match decode::record(bytes) {
-            Ok(record) => self.record(&record, out),
+    /// Takes a record as the kernel sent it; `false` if it could not be read.
+    pub fn bytes(&mut self, bytes: &Bytes, out: &mut Vec<Event>) -> bool {
+        let record = decode::record(bytes);
+        match &record {
+            Ok(record) => self.record(record, out),
             Err(_) => {
                 self.stats.records += 1;
                 self.stats.refused += 1;
             }
         }
+        record.is_ok()
     }
 
     /// Takes a record.

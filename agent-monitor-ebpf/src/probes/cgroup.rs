@@ -8,7 +8,7 @@
 
 use agent_monitor_common::event::{Cgroup, WithData, cgroup_action, kind};
 use agent_monitor_common::limits::PATH_CAP;
-use agent_monitor_common::policy::{AgentState, Class, LossReason, Nursery, Watch};
+use agent_monitor_common::policy::{AgentState, Nursery, Watch};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel_str};
 use aya_ebpf::programs::BtfTracePointContext;
 
@@ -18,6 +18,9 @@ use crate::task;
 
 /// The agent that stands for the node itself in [`AGENTS`].
 const NODE: u64 = 0;
+/// Counters of an agent that has done nothing yet: too large for the stack.
+// SAFETY: AgentState is made of u64 only, for which zero is a value.
+static NEW: AgentState = unsafe { core::mem::zeroed() };
 /// Bytes of a cgroup's name that are looked at: 64 hex digits and a NUL fit.
 const NAME: usize = 80;
 
@@ -69,7 +72,7 @@ pub fn mkdir(ctx: &BtfTracePointContext) -> i32 {
                     pad: 0,
                 };
                 if NURSERIES.insert(place.id, below, 0).is_err() {
-                    emit::lose(NODE, Class::Process, LossReason::Kernel);
+                    emit::no_room(NODE);
                 }
                 if global!(SETTINGS.watch_containers) != 0 && names_container(place.name) {
                     bear(place.id, now)
@@ -145,10 +148,11 @@ pub fn attach(ctx: &BtfTracePointContext) -> i32 {
 /// Watches a cgroup as an agent of its own.
 #[inline(always)]
 fn bear(id: u64, now: u64) -> u64 {
-    // SAFETY: AgentState is made of u64 only, for which zero is a value.
-    let state: AgentState = unsafe { core::mem::zeroed() };
-    if AGENTS.insert(id, state, 0).is_err() {
-        emit::lose(NODE, Class::Process, LossReason::Kernel);
+    let new: &AgentState = &NEW;
+    if AGENTS.insert(id, new, 0).is_err() {
+        // Without counters it could not be told what it lost.
+        emit::no_room(NODE);
+        return NODE;
     }
     watch(id, id, now);
     id
@@ -157,7 +161,7 @@ fn bear(id: u64, now: u64) -> u64 {
 #[inline(always)]
 fn watch(id: u64, agent: u64, now: u64) {
     if WATCHED.insert(id, Watch { agent, since: now }, 0).is_err() {
-        emit::lose(agent, Class::Process, LossReason::Kernel);
+        emit::no_room(agent);
     }
 }
 
@@ -171,7 +175,7 @@ fn report(
     process: Option<(u32, u64, u64)>,
 ) {
     let path = ctx.arg::<*const u8>(1);
-    emit::record::<WithData<Cgroup, PATH_CAP>>(&EVENTS, Class::Process, agent, now, |record| {
+    emit::record::<WithData<Cgroup, PATH_CAP>>(&EVENTS, kind::CGROUP, agent, now, |record| {
         // SAFETY: the place is a reservation of this type; the helper checks the source.
         unsafe {
             let read = bpf_probe_read_kernel_str(

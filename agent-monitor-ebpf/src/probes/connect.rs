@@ -2,7 +2,6 @@
 //! `sendmsg4/6` (udp_sendmsg on an unconnected socket), since 4.17 and 4.18.
 
 use agent_monitor_common::event::{Connect, FlowId, kind};
-use agent_monitor_common::policy::Class;
 use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_boot_ns};
@@ -138,7 +137,7 @@ fn report(ctx: &SockAddrContext, kind: u32, flow: FlowId, remote: &Remote) {
     };
     // SAFETY: no arguments; and the hook's context.
     let (now, protocol) = unsafe { (bpf_ktime_get_boot_ns(), (*ctx.sock_addr).protocol) };
-    emit::record::<Connect>(&EVENTS, Class::Network, agent, now, |record| {
+    emit::record::<Connect>(&EVENTS, kind, agent, now, |record| {
         let mut header = emit::header::<Connect>(kind, now, agent);
         header.cgroup = cgroup;
         header.tgid = tgid;

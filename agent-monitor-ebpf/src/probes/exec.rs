@@ -4,7 +4,7 @@
 
 use agent_monitor_common::event::{EXEC_DATA, Exec, WithData, kind};
 use agent_monitor_common::limits::{ARGV_CAP, PATH_CAP, PATH_COMPONENTS};
-use agent_monitor_common::policy::{Class, LossReason};
+use agent_monitor_common::policy::LossReason;
 use aya_ebpf::helpers::generated::{
     bpf_ktime_get_boot_ns, bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_ringbuf_output,
 };
@@ -38,10 +38,11 @@ pub fn exec(ctx: &BtfTracePointContext) -> i32 {
     }
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    if !emit::allowed(agent, Class::Process, now) {
+    let Some(allowed) = emit::allowed(agent, kind::EXEC, now) else {
         return 0;
-    }
+    };
     let Some(scratch) = EXEC_SCRATCH.get_ptr_mut(0) else {
+        allowed.lost(LossReason::Kernel);
         return 0;
     };
     // SAFETY: a per-CPU value that only this program uses; the kernel does not
@@ -67,8 +68,10 @@ pub fn exec(ctx: &BtfTracePointContext) -> i32 {
             emit::wake(now),
         )
     };
-    if failed != 0 {
-        emit::lose(agent, Class::Process, LossReason::Ring);
+    if failed == 0 {
+        allowed.sent();
+    } else {
+        allowed.lost(LossReason::Ring);
     }
     0
 }

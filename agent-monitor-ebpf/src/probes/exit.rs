@@ -2,7 +2,6 @@
 //! a second argument); fires for each thread.
 
 use agent_monitor_common::event::{Exit, kind};
-use agent_monitor_common::policy::Class;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::programs::BtfTracePointContext;
 
@@ -31,7 +30,7 @@ pub fn exit(_ctx: &BtfTracePointContext) -> i32 {
     }
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    emit::record::<Exit>(&EVENTS, Class::Process, agent, now, |record| {
+    emit::record::<Exit>(&EVENTS, kind::EXIT, agent, now, |record| {
         let mut header = emit::header::<Exit>(kind::EXIT, now, agent);
         header.cgroup = cgroup;
         header.tgid = tgid;

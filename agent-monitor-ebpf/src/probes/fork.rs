@@ -2,7 +2,6 @@
 //! kernel/fork.c, since 2.6; fires for threads too.
 
 use agent_monitor_common::event::{Fork, kind};
-use agent_monitor_common::policy::Class;
 use aya_ebpf::helpers::bpf_get_current_uid_gid;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::programs::BtfTracePointContext;
@@ -31,7 +30,7 @@ pub fn fork(ctx: &BtfTracePointContext) -> i32 {
     task::remember(tgid, agent, cgroup, start);
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    emit::record::<Fork>(&EVENTS, Class::Process, agent, now, |record| {
+    emit::record::<Fork>(&EVENTS, kind::FORK, agent, now, |record| {
         let mut header = emit::header::<Fork>(kind::FORK, now, agent);
         header.cgroup = cgroup;
         header.tgid = parent;

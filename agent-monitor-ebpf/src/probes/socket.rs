@@ -2,7 +2,6 @@
 //! a process makes an inet socket, before anyone can use it.
 
 use agent_monitor_common::event::FlowId;
-use agent_monitor_common::policy::{Class, LossReason};
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::programs::SockContext;
 
@@ -18,7 +17,7 @@ pub fn create(ctx: &SockContext) {
     let tgid = task::current_tgid();
     // SAFETY: the hook's own socket, never null.
     let Some(socket) = (unsafe { sock::get_or_create(ctx.sock) }) else {
-        emit::lose(agent, Class::Network, LossReason::Kernel);
+        emit::no_room(agent);
         return;
     };
     socket.agent = agent;

@@ -2,7 +2,6 @@
 //! connection.
 
 use agent_monitor_common::event::{Closed, Endpoint, Established, FlowId, direction, kind};
-use agent_monitor_common::policy::Class;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
     BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
@@ -106,7 +105,7 @@ fn established(ctx: &SockOpsContext, socket: &mut Sock, way: u32) {
     socket.flags |= ESTABLISHED;
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    emit::record::<Established>(&EVENTS, Class::Network, socket.agent, now, |record| {
+    emit::record::<Established>(&EVENTS, kind::ESTABLISHED, socket.agent, now, |record| {
         let value = Established {
             header: socket.header(kind::ESTABLISHED, size_of::<Established>(), now),
             flow: socket.flow,
@@ -144,7 +143,7 @@ fn closed(ctx: &SockOpsContext, socket: &mut Sock, old_state: u32) {
     // The other ring's records of the same time come after this ring's: the last
     // burst is to be told of first.
     let now = now + 1;
-    emit::record::<Closed>(&EVENTS, Class::Network, socket.agent, now, |record| {
+    emit::record::<Closed>(&EVENTS, kind::CLOSED, socket.agent, now, |record| {
         let value = Closed {
             header: socket.header(kind::CLOSED, size_of::<Closed>(), now),
             flow: socket.flow,

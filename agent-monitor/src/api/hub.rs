@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::query::{EventQuery, Filter};
 use crate::event::{Body, Event, Gap, Loss, Timestamp};
+use crate::loss::Stage;
 
 /// Events kept for readers who ask for the past.
 pub const HISTORY: usize = 4096;
@@ -29,6 +30,8 @@ struct Shared {
     /// Makes ids of the hub's own events differ from those of an earlier daemon.
     started: Timestamp,
     own_events: AtomicU64,
+    /// Events that readers were too slow for.
+    lost: AtomicU64,
     inner: Mutex<Inner>,
 }
 
@@ -71,6 +74,7 @@ impl Hub {
             node,
             started: Timestamp::now(),
             own_events: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
             inner: Mutex::default(),
         }))
     }
@@ -81,7 +85,8 @@ impl Hub {
         let mut inner = lock(&self.0.inner);
         for subscriber in &inner.subscribers {
             if subscriber.filter.matches(&event) {
-                subscriber.push(&event);
+                let lost = u64::from(!subscriber.push(&event));
+                self.0.lost.fetch_add(lost, Ordering::Relaxed);
             }
         }
         if inner.history.len() == HISTORY
@@ -90,6 +95,11 @@ impl Hub {
             inner.forgotten = Some(oldest.time);
         }
         inner.history.push_back(event);
+    }
+
+    /// Events that were lost to readers because they were too slow, of all of them.
+    pub fn lost(&self) -> u64 {
+        self.0.lost.load(Ordering::Relaxed)
     }
 
     /// Begins to read: the past that the query asks for, then, when it follows,
@@ -165,15 +175,17 @@ impl Hub {
 }
 
 impl Subscriber {
-    fn push(&self, event: &Arc<Event>) {
+    /// Queues an event; without room it is counted instead and the answer is `false`.
+    fn push(&self, event: &Arc<Event>) -> bool {
         let mut queue = lock(&self.queue);
         if queue.lost.is_empty() && queue.events.len() < QUEUE {
             queue.events.push_back(Arc::clone(event));
             drop(queue);
             self.wake.notify_one();
-        } else {
-            *queue.lost.entry(event.body.kind()).or_default() += 1;
+            return true;
         }
+        *queue.lost.entry(event.body.kind()).or_default() += 1;
+        false
     }
 }
 
@@ -218,7 +230,7 @@ impl Subscription {
             drop(queue);
             let records = kinds.values().sum();
             Next::Event(self.hub.own_event(Body::Loss(Loss {
-                stage: "tail",
+                stage: Stage::Tail,
                 records,
                 kinds,
             })))
@@ -280,7 +292,7 @@ mod tests {
     fn read(subscription: &mut Subscription) -> Vec<String> {
         std::iter::from_fn(|| subscription.try_recv())
             .map(|event| match &event.body {
-                Body::Loss(loss) => format!("{} lost at {}", loss.records, loss.stage),
+                Body::Loss(loss) => format!("{} lost at {}", loss.records, loss.stage.name()),
                 Body::Gap(gap) => format!("gap to {}", gap.to.0),
                 _ => event.id.to_string(),
             })
@@ -303,6 +315,7 @@ mod tests {
         let rest = read(&mut slow);
         assert_eq!(rest.len() as u64, queue / 2 + 1);
         assert_eq!(rest.last().map(String::as_str), Some("1234 lost at tail"));
+        assert_eq!(hub.lost(), 1234);
         publish(&hub, 100_000..100_001);
         assert_eq!(read(&mut slow), ["100000"]);
     }

@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn what_concerns_every_agent_is_not_hidden_by_an_agent_pattern() {
         let loss = Loss {
-            stage: "ring",
+            stage: crate::loss::Stage::Ring,
             records: 1,
             kinds: Default::default(),
         };

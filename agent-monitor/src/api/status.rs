@@ -64,6 +64,8 @@ pub struct AgentStatus {
     pub events: u64,
     /// Records of it that were lost.
     pub lost: u64,
+    /// The same, by the stage that lost them.
+    pub losses: BTreeMap<String, u64>,
 }
 
 /// What went through the daemon since it started.

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use agent_monitor_common::event::FlowId;
@@ -18,6 +19,7 @@ use aya::programs::{BtfTracePoint, CgroupSkb, CgroupSock, CgroupSockAddr, Progra
 use aya::{Btf, Ebpf, EbpfLoader, Pod, include_bytes_aligned};
 
 use super::programs::{Hook, Need, PROGRAMS, Program};
+use super::sys;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/agent-monitor-ebpf"));
 
@@ -292,6 +294,15 @@ impl Kernel {
             .filter_map(Result::ok)
             .map(|(agent, state)| (agent, state.0))
             .collect()
+    }
+
+    /// How often each program was skipped, because it was running already on that CPU.
+    pub fn skipped(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        PROGRAMS.iter().filter_map(|program| {
+            let fd = self.ebpf.program(program.name)?.fd().ok()?;
+            let misses = sys::recursion_misses(fd.as_fd()).ok()?;
+            Some((program.name, misses))
+        })
     }
 
     /// Sets how much of a flow goes up.

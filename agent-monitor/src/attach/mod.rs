@@ -5,5 +5,6 @@ pub mod kernel;
 pub mod offsets;
 pub mod probe;
 pub mod programs;
+mod sys;
 
 pub use kernel::Kernel;

@@ -8,7 +8,7 @@
 use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -17,6 +17,7 @@ use aya_obj::generated::bpf_cmd;
 use bytemuck::NoUninit;
 
 use super::programs::Hook;
+use super::sys;
 use crate::enrich::cgroupfs::CgroupFs;
 
 /// Which step failed.
@@ -41,7 +42,7 @@ pub enum ProbeError {
 pub fn try_hook(hook: Hook, cgroup: BorrowedFd<'_>) -> Result<(), ProbeError> {
     let program = load(hook)?;
     let link = match hook {
-        Hook::Tracepoint(_) => bpf(
+        Hook::Tracepoint(_) => sys::open(
             bpf_cmd::BPF_RAW_TRACEPOINT_OPEN,
             &RawTracepointOpen {
                 name: 0,
@@ -49,7 +50,7 @@ pub fn try_hook(hook: Hook, cgroup: BorrowedFd<'_>) -> Result<(), ProbeError> {
                 pad: 0,
             },
         ),
-        _ => bpf(
+        _ => sys::open(
             bpf_cmd::BPF_LINK_CREATE,
             &LinkCreate {
                 prog_fd: raw(program.as_fd()),
@@ -131,34 +132,12 @@ fn load(hook: Hook) -> Result<OwnedFd, ProbeError> {
         attach_btf_id,
         ..ProgLoad::default()
     };
-    bpf(bpf_cmd::BPF_PROG_LOAD, &attr).map_err(ProbeError::Load)
+    sys::open(bpf_cmd::BPF_PROG_LOAD, &attr).map_err(ProbeError::Load)
 }
 
 fn raw(fd: BorrowedFd<'_>) -> u32 {
     // A file descriptor that is open is not negative.
     fd.as_raw_fd() as u32
-}
-
-/// The bpf() system call, for commands that return a file descriptor and write
-/// to no memory of the caller: those of this module.
-fn bpf<T: NoUninit>(command: bpf_cmd, attr: &T) -> io::Result<OwnedFd> {
-    // SAFETY: the kernel reads size_of::<T>() initialised bytes at `attr`, which
-    // lives through the call, and treats what is left of its own bpf_attr as
-    // zero. Addresses in it are only read, and checked by the kernel.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command as u32,
-            std::ptr::from_ref(attr),
-            size_of::<T>(),
-        )
-    };
-    match i32::try_from(result) {
-        // SAFETY: a result that is not negative is a new file descriptor, which
-        // nobody else owns.
-        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 /// The part of `union bpf_attr` for `BPF_PROG_LOAD`, up to the last member used

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::enrich::selector::Selector;
 use crate::event::{Body, Event, Timestamp};
 use crate::live::Live;
+use crate::loss::Stage;
 use crate::sinks::Sinks;
 use crate::store::Store;
 
@@ -114,27 +115,26 @@ fn watch_agents(
 ) -> Result<()> {
     let mut events = Vec::new();
     let mut live = watch::start(selectors, &mut events)?;
-    let mut unstored = 0;
-    hand_on(&mut events, store, hub, &mut unstored);
+    hand_on(&mut events, store, hub, &mut live);
     lock(status).state = State::Attached;
     tracing::info!("attached: {} agents so far", live.agents().count());
     let mut told = None;
     while !stop.load(Ordering::Relaxed) {
         if told.is_none_or(|told: Instant| told.elapsed() >= STATUS_EVERY) {
-            refresh(&mut lock(status), &live, unstored);
+            refresh(&mut lock(status), &live, hub);
             told = Some(Instant::now());
         }
         live.step(&mut events)?;
-        hand_on(&mut events, store, hub, &mut unstored);
+        hand_on(&mut events, store, hub, &mut live);
     }
     live.take_rest(&mut events)?;
-    hand_on(&mut events, store, hub, &mut unstored);
+    hand_on(&mut events, store, hub, &mut live);
     tracing::info!("detached");
     Ok(())
 }
 
 /// Stores alerts, durably and together, before anyone sees them; then tells everyone.
-fn hand_on(events: &mut Vec<Event>, store: &Store, hub: &Hub, unstored: &mut u64) {
+fn hand_on(events: &mut Vec<Event>, store: &Store, hub: &Hub, live: &mut Live) {
     let alerts: Vec<&Event> = events
         .iter()
         .filter(|event| matches!(event.body, Body::Alert(_)))
@@ -142,7 +142,9 @@ fn hand_on(events: &mut Vec<Event>, store: &Store, hub: &Hub, unstored: &mut u64
     if !alerts.is_empty()
         && let Err(error) = store.append_all(&alerts)
     {
-        *unstored += alerts.len() as u64;
+        for alert in &alerts {
+            live.not_stored(alert);
+        }
         tracing::error!(alerts = alerts.len(), "alerts could not be stored: {error}");
     }
     for event in events.drain(..) {
@@ -150,15 +152,13 @@ fn hand_on(events: &mut Vec<Event>, store: &Store, hub: &Hub, unstored: &mut u64
     }
 }
 
-fn refresh(status: &mut Status, live: &Live, unstored: u64) {
+fn refresh(status: &mut Status, live: &Live, hub: &Hub) {
     let stats = live.pipeline().stats();
     let mut losses = BTreeMap::new();
-    if unstored > 0 {
-        losses.insert("store".to_owned(), unstored);
+    for (stage, records) in live.losses().chain([(Stage::Tail, hub.lost())]) {
+        *losses.entry(stage.name().to_owned()).or_default() += records;
     }
-    for (stage, records) in live.losses() {
-        losses.insert(stage.to_owned(), records);
-    }
+    losses.retain(|_, records| *records > 0);
     status.counters = Counters {
         records: stats.records,
         events: stats.events,

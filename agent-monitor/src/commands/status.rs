@@ -150,6 +150,11 @@ fn write_pretty(out: &mut String, status: &Status) -> std::fmt::Result {
         )?;
         if agent.lost > 0 {
             write!(out, ", {} lost", text::number(agent.lost))?;
+            let stages = agent.losses.keys().map(|stage| escape(stage));
+            let stages: Vec<_> = stages.collect();
+            if !stages.is_empty() {
+                write!(out, " at {}", stages.join(", "))?;
+            }
         }
         writeln!(out, "  {}", escape(&agent.cgroup))?;
     }
@@ -194,7 +199,7 @@ mod tests {
                     state: "watched".into(),
                     attached: true,
                     events: 12_345,
-                    lost: 0,
+                    ..AgentStatus::default()
                 },
                 AgentStatus {
                     name: "db".into(),
@@ -202,6 +207,7 @@ mod tests {
                     state: "tentative".into(),
                     events: 1,
                     lost: 7,
+                    losses: [("held".into(), 4), ("quota".into(), 3)].into(),
                     ..AgentStatus::default()
                 },
             ],
@@ -228,7 +234,7 @@ mod tests {
 
 Agents: 2
   web\u{1b}[2J              watched, covered, 12,345 events  /agents/web
-  db                        tentative, not covered, 1 event, 7 lost  /agents/db
+  db                        tentative, not covered, 1 event, 7 lost at held, quota  /agents/db
 
 Sinks: 1
   siem                      delivered up to 120, 3 behind, last error: connection refused

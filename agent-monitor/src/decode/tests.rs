@@ -140,3 +140,16 @@ proptest! {
         let _ = record(&Bytes::from(bytes));
     }
 }
+
+#[test]
+fn every_kind_of_record_has_counters_and_a_name_for_what_is_lost_of_it() {
+    let mut names = std::collections::BTreeSet::new();
+    for sample in samples() {
+        let kind = header(&sample).expect("samples are whole").kind;
+        assert!((kind as usize) < kind::MOST, "kind {kind}");
+        let name = kind::name(kind);
+        assert!(name != "other" && name != "memory", "kind {kind}");
+        names.insert(name);
+    }
+    assert!(names.len() >= 11, "{names:?}");
+}

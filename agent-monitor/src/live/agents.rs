@@ -25,6 +25,7 @@ impl Live {
                 && let Err(error) = self.kernel.nursery(group.id, depth)
             {
                 tracing::warn!(cgroup = group.path, "{error:#}");
+                self.no_room(NODE);
             }
             let container = own_container(&group.path);
             if self.selectors.decide(&group.path, container.as_ref(), None) == Decision::No {
@@ -33,6 +34,7 @@ impl Live {
             let now = boot_time();
             if let Err(error) = self.kernel.watch(group.id, group.id, now) {
                 tracing::error!(cgroup = group.path, "cannot watch an agent: {error:#}");
+                self.no_room(NODE);
                 continue;
             }
             self.born(group.id, &group.path, now, out);
@@ -60,6 +62,7 @@ impl Live {
     fn watch_too(&mut self, path: &str, cgroup: u64, agent: u64) {
         if let Err(error) = self.kernel.watch(cgroup, agent, boot_time()) {
             tracing::error!(cgroup = path, "cannot watch a part of an agent: {error:#}");
+            self.no_room(agent);
         }
         self.take_over_processes(path, cgroup, agent);
     }
@@ -81,6 +84,7 @@ impl Live {
             };
             if let Err(error) = self.kernel.remember(pid, agent, cgroup, start.start_ns()) {
                 tracing::error!(pid, "cannot follow a process of an agent: {error:#}");
+                self.no_room(agent);
             }
         }
     }
@@ -96,6 +100,7 @@ impl Live {
             Some(depth) => {
                 if let Err(error) = self.kernel.nursery(id, depth) {
                     tracing::error!(cgroup = path, "{error:#}");
+                    self.no_room(NODE);
                 }
             }
             None => self.kernel.forget_nursery(id),
@@ -106,6 +111,7 @@ impl Live {
                     cgroup = path,
                     "too many agents at once: this one is not watched"
                 );
+                self.no_room(NODE);
             }
             self.kernel.forget_agent(id);
             return;
@@ -142,6 +148,7 @@ impl Live {
             // The kernel found no room at its birth, or its record was lost.
             if let Err(error) = self.kernel.watch(id, id, boot_time()) {
                 tracing::error!(cgroup = path, "an agent is not watched: {error:#}");
+                self.no_room(NODE);
             }
             self.gap(id, "the agent was not watched from its birth", time, out);
         }
@@ -310,6 +317,7 @@ impl Live {
             }
         } else {
             self.watched.remove(&id);
+            self.losses.forget(id);
             self.kernel.forget_agent(id);
             self.kernel.detach_cgroup(&agent.cgroup);
         }
@@ -348,6 +356,7 @@ impl Live {
                 self.held -= watched.held.len();
             }
             self.kernel.forget_agent(id);
+            self.losses.forget(id);
             self.pipeline.forget(id);
         }
     }

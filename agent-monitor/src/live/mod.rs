@@ -14,9 +14,7 @@ use std::time::Duration;
 
 use agent_monitor_common::event::kind;
 use agent_monitor_common::limits::MAX_AGENTS;
-use agent_monitor_common::policy::{
-    AgentState as KernelState, CLASS_NAMES, CLASSES, LOSS_REASON_NAMES, Settings,
-};
+use agent_monitor_common::policy::{AgentState as KernelState, CLASSES, Settings};
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 
@@ -32,6 +30,7 @@ use crate::enrich::lookups::{Answer, Lookups};
 use crate::enrich::runtime::RuntimeInfo;
 use crate::enrich::selector::{Decision, Selectors};
 use crate::event::{Agent, AgentState, Container, Event, Loss};
+use crate::loss::Stage;
 use crate::pipeline::Pipeline;
 
 /// Records of each class that an agent may cause in a second: several times
@@ -94,9 +93,7 @@ pub struct Live {
     /// What the kernel had counted for the node when last read.
     node: KernelState,
     losses_read: u64,
-    losses: BTreeMap<&'static str, u64>,
-    /// Evicted flows that were told of, by agent.
-    evictions_told: HashMap<u64, u64>,
+    losses: losses::Losses,
     recording: Option<Writer<BufWriter<File>>>,
 }
 
@@ -148,8 +145,7 @@ impl Live {
             mended: boot_time(),
             node: KernelState::default(),
             losses_read: 0,
-            losses: BTreeMap::new(),
-            evictions_told: HashMap::new(),
+            losses: losses::Losses::new()?,
             recording: None,
         };
         live.adopt(out);
@@ -206,6 +202,11 @@ impl Live {
             .filter(|watched| watched.gone.is_none())
             .map(|watched| {
                 let point = self.selectors.attach_point(&watched.agent.cgroup);
+                let losses = self.losses.of(watched.agent.cgroup_id);
+                let losses = losses.into_iter().flatten();
+                let losses: BTreeMap<_, _> = losses
+                    .map(|(stage, records)| (stage.name().to_owned(), *records))
+                    .collect();
                 AgentStatus {
                     id: watched.agent.id.clone(),
                     name: watched.agent.name.clone(),
@@ -219,16 +220,16 @@ impl Live {
                         .attach_points()
                         .any(|attached| attached == point),
                     events: watched.counted.emitted.iter().sum(),
-                    lost: watched.counted.lost.iter().flatten().sum(),
+                    lost: losses.values().sum(),
+                    losses,
                 }
             })
     }
 
     /// Records lost since the start, by the stage that lost them.
-    pub fn losses(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.losses
-            .iter()
-            .map(|(stage, records)| (*stage, *records))
+    pub fn losses(&self) -> impl Iterator<Item = (Stage, u64)> {
+        let told = self.losses.told().iter();
+        told.map(|(stage, records)| (*stage, *records))
     }
 
     /// Waits for records, a tenth of a second at most, and takes them.
@@ -262,7 +263,12 @@ impl Live {
         for wish in self.pipeline.steering() {
             match wish.control {
                 // A full map leaves the flow at its default: its bursts still come.
-                Some(control) => drop(self.kernel.steer(wish.flow, control)),
+                Some(control) => {
+                    if self.kernel.steer(wish.flow, control).is_err() {
+                        let flow = self.pipeline.flows().get(wish.flow);
+                        self.no_room(flow.map_or(NODE, |flow| flow.agent));
+                    }
+                }
                 None => self.kernel.unsteer(wish.flow),
             }
         }
@@ -285,7 +291,7 @@ impl Live {
 
     fn record(&mut self, bytes: Bytes, out: &mut Vec<Event>) -> Result<()> {
         let Ok(header) = decode::header(&bytes) else {
-            self.pipeline.bytes(&bytes, out);
+            self.losses.count(NODE, Stage::Decode, "entry", 1);
             return Ok(());
         };
         if header.kind == kind::CGROUP
@@ -309,6 +315,12 @@ impl Live {
         self.pass(header.agent, bytes, out)
     }
 
+    /// Something of an agent could not be remembered in a map of the kernel's.
+    fn no_room(&mut self, agent: u64) {
+        let kind = kind::name(kind::MEMORY);
+        self.losses.count(agent, Stage::Kernel, kind, 1);
+    }
+
     /// Hands a record on if its agent is one, holds it while that is undecided.
     fn pass(&mut self, agent: u64, bytes: Bytes, out: &mut Vec<Event>) -> Result<()> {
         let Some(watched) = self.watched.get_mut(&agent) else {
@@ -321,7 +333,10 @@ impl Live {
                         .record(&bytes)
                         .context("cannot write the recording")?;
                 }
-                self.pipeline.bytes(&bytes, out);
+                if !self.pipeline.bytes(&bytes, out) {
+                    let kind = kind_name(&bytes);
+                    self.losses.count(agent, Stage::Decode, kind, 1);
+                }
             }
             Decision::No => {}
             Decision::Undecided => {
@@ -330,17 +345,17 @@ impl Live {
                     watched.held.push_back(Bytes::copy_from_slice(&bytes));
                     self.held += 1;
                 } else {
-                    let loss = Loss {
-                        stage: "held",
-                        records: 1,
-                        kinds: [("record", 1)].into_iter().collect(),
-                    };
-                    self.lost(agent, loss, out);
+                    let kind = kind_name(&bytes);
+                    self.losses.count(agent, Stage::Held, kind, 1);
                 }
             }
         }
         Ok(())
     }
+}
+
+fn kind_name(bytes: &[u8]) -> &'static str {
+    decode::header(bytes).map_or("other", |header| kind::name(header.kind))
 }
 
 fn recorded(id: u64, agent: &Agent) -> RecordedAgent {

@@ -2,7 +2,6 @@
 
 use agent_monitor_common::event::{Burst as Record, kind};
 use agent_monitor_common::limits::{BURST_BYTES, BURST_QUIET_NS};
-use agent_monitor_common::policy::Class;
 use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_spin_lock, bpf_spin_unlock};
 use aya_ebpf::programs::SkBuffContext;
 
@@ -106,7 +105,7 @@ pub fn end(socket: &mut Sock, now: u64) {
 
 #[inline(always)]
 pub fn send(socket: &Sock, burst: &Burst, now: u64) {
-    emit::record::<Record>(&PAYLOAD, Class::Burst, socket.agent, now, |record| {
+    emit::record::<Record>(&PAYLOAD, kind::BURST, socket.agent, now, |record| {
         // SAFETY: sixty-four bytes either way.
         let data = unsafe {
             core::mem::transmute::<[u64; BURST_BYTES / 8], [u8; BURST_BYTES]>(burst.data)

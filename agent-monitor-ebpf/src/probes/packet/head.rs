@@ -4,7 +4,6 @@ use core::arch::asm;
 
 use agent_monitor_common::event::{HEAD_OF_LISTENER, Head, WithData, direction, kind};
 use agent_monitor_common::limits::{CHUNK_LARGE, CHUNK_SMALL, CHUNKS_PER_SEGMENT};
-use agent_monitor_common::policy::Class;
 use aya_ebpf::helpers::generated::{
     bpf_ktime_get_boot_ns, bpf_skb_load_bytes, bpf_spin_lock, bpf_spin_unlock,
 };
@@ -87,7 +86,7 @@ fn chunk<const N: usize>(
     len: u32,
     now: u64,
 ) {
-    emit::record::<WithData<Head, N>>(&PAYLOAD, Class::Head, socket.agent, now, |record| {
+    emit::record::<WithData<Head, N>>(&PAYLOAD, kind::HEAD, socket.agent, now, |record| {
         let Some(len) = bounded(len, N as u32) else {
             return false;
         };

@@ -12,7 +12,7 @@ mod tcp;
 mod udp;
 
 use agent_monitor_common::event::{FlowId, HEAD_TAKEN_OVER, Segment, direction, kind};
-use agent_monitor_common::policy::{Class, FLOW_SEGMENTS};
+use agent_monitor_common::policy::FLOW_SEGMENTS;
 use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::{
     bpf_get_socket_cookie, bpf_ktime_get_boot_ns, bpf_sk_fullsock, bpf_skb_cgroup_id,
@@ -90,7 +90,10 @@ fn take_over<'a>(ctx: &SkBuffContext, sk: *mut bpf_sock) -> Option<&'a mut Sock>
     let cgroup = unsafe { bpf_skb_cgroup_id(ctx.skb.skb) };
     let agent = task::agent_of_cgroup(cgroup)?;
     // SAFETY: the caller has checked it for null.
-    let socket = unsafe { sock::get_or_create(sk) }?;
+    let Some(socket) = (unsafe { sock::get_or_create(sk) }) else {
+        emit::no_room(agent);
+        return None;
+    };
     // SAFETY: as above.
     let full = unsafe { bpf_sk_fullsock(sk) };
     if full.is_null() {
@@ -154,7 +157,7 @@ fn deliver(
         };
         head::send(ctx, socket, packet, part, now);
     } else if counted.new > 0 && socket.control.flags & FLOW_SEGMENTS != 0 {
-        emit::record::<Segment>(&PAYLOAD, Class::Segment, socket.agent, now, |record| {
+        emit::record::<Segment>(&PAYLOAD, kind::SEGMENT, socket.agent, now, |record| {
             let value = Segment {
                 header: socket.header(kind::SEGMENT, size_of::<Segment>(), now),
                 flow: socket.flow,

@@ -6,6 +6,7 @@ use jiff::tz::TimeZone;
 
 use super::Pretty;
 use crate::event::*;
+use crate::loss::Stage;
 
 /// 2026-01-31T10:04:05.123Z.
 const TIME: Timestamp = Timestamp(1_769_853_845_123_456_789);
@@ -261,7 +262,7 @@ fn cgroup_and_agent_show_what_changed() {
 fn loss_and_gap_show_what_is_missing() {
     let kinds = [("connect", 4), ("exec", 1230)].into();
     let body = Loss {
-        stage: "quota",
+        stage: Stage::Quota,
         records: 1234,
         kinds,
     };
@@ -385,7 +386,7 @@ fn nothing_an_agent_writes_reaches_the_terminal_as_it_is() {
 #[test]
 fn a_line_without_agent_or_process_keeps_its_columns() {
     let body = Body::Loss(Loss {
-        stage: "tail",
+        stage: Stage::Tail,
         records: 1,
         kinds: Default::default(),
     });
