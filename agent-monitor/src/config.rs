@@ -19,6 +19,7 @@
 //! name = "siem"
 //! kind = "syslog"
 //! address = "siem.example.net:6514"
+//! format = "cef"                # json (the default), ocsf, ecs, cef or plain
 //! ```
 
 #![forbid(unsafe_code)]
@@ -89,6 +90,9 @@ pub enum SinkConfig {
         name: String,
         /// The file.
         path: PathBuf,
+        /// The shape of a line.
+        #[serde(default)]
+        format: Format,
     },
     /// RFC 5424 over TCP, octet-counted.
     Syslog {
@@ -96,7 +100,27 @@ pub enum SinkConfig {
         name: String,
         /// `host:port`; an IPv6 address in brackets.
         address: String,
+        /// The shape of a message's body.
+        #[serde(default)]
+        format: Format,
     },
+}
+
+/// The shape in which a sink writes events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// agent-monitor's own JSON, one object a line.
+    #[default]
+    Json,
+    /// OCSF 1.8.0, one JSON object a line.
+    Ocsf,
+    /// Elastic Common Schema 9, one JSON object a line.
+    Ecs,
+    /// ArcSight's Common Event Format, one line.
+    Cef,
+    /// A line for people.
+    Plain,
 }
 
 impl SinkConfig {
@@ -235,7 +259,8 @@ mod tests {
             config.sinks[1],
             SinkConfig::Syslog {
                 name: "siem".into(),
-                address: "siem.example.net:6514".into()
+                address: "siem.example.net:6514".into(),
+                format: Format::Cef,
             }
         );
     }

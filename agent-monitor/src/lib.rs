@@ -9,6 +9,7 @@ pub mod config;
 pub mod decode;
 pub mod detect;
 pub mod enrich;
+mod escape;
 pub mod event;
 pub mod flow;
 pub mod live;

@@ -32,6 +32,7 @@ impl Monitor {
         let config = SinkConfig::File {
             name: "archive".into(),
             path: output.to_owned(),
+            format: agent_monitor::config::Format::Json,
         };
         let sinks = {
             let _entered = runtime.enter();

@@ -150,6 +150,7 @@ impl Monitor {
         let config = SinkConfig::Syslog {
             name: "siem".into(),
             address,
+            format: agent_monitor::config::Format::Json,
         };
         let sinks = {
             let _entered = runtime.enter();

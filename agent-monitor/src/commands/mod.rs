@@ -6,7 +6,7 @@ use crate::attach::offsets;
 use crate::cli::{Cli, Command};
 
 pub mod doctor;
-mod escape;
+
 pub mod pretty;
 pub mod record;
 pub mod replay;

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use super::escape::escape;
 use super::pretty::text;
 use crate::api::client::{Client, ClientError};
 use crate::api::status::{State, Status};
 use crate::cli::{Output, StatusArgs};
+use crate::escape::escape;
 
 /// How often a daemon that is still attaching is asked again.
 const POLL: Duration = Duration::from_millis(100);

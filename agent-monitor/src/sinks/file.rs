@@ -17,6 +17,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::{Sink, SinkError};
+use crate::config::Format;
 use crate::store::Record;
 
 /// How much is read at a time to find the end of the last whole line.
@@ -25,14 +26,16 @@ const BLOCK: u64 = 64 * 1024;
 /// Appends to a file.
 pub struct FileSink {
     path: PathBuf,
+    format: Format,
     file: Option<File>,
 }
 
 impl FileSink {
-    /// A sink that appends to `path`; opened on the first delivery.
-    pub fn new(path: &Path) -> Self {
+    /// A sink that appends to `path` in `format`; opened on the first delivery.
+    pub fn new(path: &Path, format: Format) -> Self {
         Self {
             path: path.to_owned(),
+            format,
             file: None,
         }
     }
@@ -43,7 +46,7 @@ impl Sink for FileSink {
         let mut lines =
             String::with_capacity(batch.iter().map(|record| record.json.len() + 1).sum());
         for record in batch {
-            lines.push_str(&record.json);
+            lines.push_str(&self.format.line(&record.json));
             lines.push('\n');
         }
         let path = self.path.clone();

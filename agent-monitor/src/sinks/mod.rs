@@ -14,6 +14,7 @@
 
 mod driver;
 mod file;
+mod format;
 mod rfc5424;
 mod syslog;
 
@@ -125,10 +126,12 @@ impl Sinks {
         for config in configs {
             let name = config.name();
             match config {
-                SinkConfig::File { path, .. } => sinks.add(name, FileSink::new(path), stop),
-                SinkConfig::Syslog { address, .. } => {
-                    sinks.add(name, SyslogSink::new(address), stop)
+                SinkConfig::File { path, format, .. } => {
+                    sinks.add(name, FileSink::new(path, *format), stop)
                 }
+                SinkConfig::Syslog {
+                    address, format, ..
+                } => sinks.add(name, SyslogSink::new(address, *format), stop),
             }
         }
         let names = configs

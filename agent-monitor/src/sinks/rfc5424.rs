@@ -5,7 +5,7 @@
 //! - TIME: the event's, cut to microseconds, which is all that section 6.2.3 allows.
 //! - Structured data: `rule`, `severity`, `incident`, `revision`, and `agent` (its name) when
 //!   there is one. 32473 is the number that RFC 5612 reserves for documentation.
-//! - MSG: the event's JSON in ASCII, everything else as `\u` escapes. To a JSON reader it is
+//! - MSG: the event in the sink's [`Format`]; JSON in ASCII, everything else as `\u` escapes. To a JSON reader it is
 //!   the same object. UTF-8 would oblige us to begin it with a byte-order mark (section
 //!   6.4), which those readers refuse, and would let C1 and direction controls through.
 
@@ -14,6 +14,8 @@
 use std::fmt::Write as _;
 
 use serde::Deserialize;
+
+use crate::config::Format;
 
 /// local0; section 6.2.1.
 const FACILITY: u8 = 16;
@@ -47,14 +49,14 @@ struct AlertHead {
 
 /// Appends the message of the alert `json` to `out`, with the octet count of RFC 6587
 /// (section 3.4.1) before it.
-pub(super) fn write_frame(out: &mut String, json: &str) {
-    let message = message(json);
+pub(super) fn write_frame(out: &mut String, json: &str, format: Format) {
+    let message = message(json, format);
     out.push_str(&message.len().to_string());
     out.push(' ');
     out.push_str(&message);
 }
 
-fn message(json: &str) -> String {
+fn message(json: &str, format: Format) -> String {
     // The store holds what this program wrote. If it cannot be read back all the
     // same, it still goes out, with what is not known left empty.
     let head: Head = serde_json::from_str(json).unwrap_or_default();
@@ -74,7 +76,12 @@ fn message(json: &str) -> String {
         push_param(&mut out, "agent", &agent.name);
     }
     out.push_str("] ");
-    push_ascii_json(&mut out, json);
+    let body = format.line(json);
+    match format {
+        Format::Json | Format::Ocsf | Format::Ecs => push_ascii_json(&mut out, &body),
+        // MSG-ANY (section 6.4): UTF-8 without the byte-order mark that readers of CEF refuse.
+        Format::Cef | Format::Plain => out.push_str(&body),
+    }
     out
 }
 
@@ -163,7 +170,7 @@ mod tests {
     #[test]
     fn message_has_every_field_in_its_place() {
         assert_eq!(
-            message(ALERT),
+            message(ALERT, Format::Json),
             "<130>1 2030-01-02T03:04:05.123456Z n?1 agent-monitor - alert \
              [agentMonitor@32473 rule=\"r\" severity=\"critical\" incident=\"i\" revision=\"2\" agent=\"x\"] "
                 .to_owned()
@@ -172,13 +179,32 @@ mod tests {
     }
 
     #[test]
+    fn the_body_is_in_the_format_asked_for() {
+        let body = |format| {
+            let message = message(ALERT, format);
+            message.split_once("] ").map(|(_, body)| body.to_owned())
+        };
+        let cef = body(Format::Cef).unwrap();
+        assert!(cef.starts_with("CEF:0|agent-monitor|"), "{cef}");
+        let ocsf = body(Format::Ocsf).unwrap();
+        assert!(
+            ocsf.is_ascii() && ocsf.contains("\"class_uid\":2004"),
+            "{ocsf}"
+        );
+        assert_eq!(
+            body(Format::Plain).unwrap(),
+            "critical r x: é\\u{9b}𝄞 (incident i, revision 2)"
+        );
+    }
+
+    #[test]
     fn frame_counts_octets() {
         let mut out = String::new();
-        write_frame(&mut out, ALERT);
-        write_frame(&mut out, "{}");
+        write_frame(&mut out, ALERT, Format::Json);
+        write_frame(&mut out, "{}", Format::Json);
         let (count, rest) = out.split_once(' ').unwrap();
         let (first, second) = rest.split_at(count.parse().unwrap());
-        assert_eq!(first, message(ALERT));
+        assert_eq!(first, message(ALERT, Format::Json));
         assert!(second.ends_with(" {}"), "{second}");
     }
 
@@ -190,7 +216,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_back_still_goes_out() {
-        let message = message("not json");
+        let message = message("not json", Format::Json);
         assert!(
             message.starts_with("<132>1 - - agent-monitor - alert ["),
             "{message}"

@@ -39,6 +39,7 @@ use tokio::time::{sleep, timeout};
 
 use super::rfc5424::write_frame;
 use super::{Sink, SinkError};
+use crate::config::Format;
 use crate::store::Record;
 
 /// Longest wait for a connection, name resolution included.
@@ -53,15 +54,17 @@ const READS: usize = 16;
 /// Sends to a syslog receiver.
 pub struct SyslogSink {
     address: String,
+    format: Format,
     stream: Option<TcpStream>,
 }
 
 impl SyslogSink {
-    /// A sink that sends to `address`, `host:port`; connected on the first delivery,
+    /// A sink that sends to `address`, `host:port`, with bodies in `format`; connected on the first delivery,
     /// and resolved anew for each connection.
-    pub fn new(address: &str) -> Self {
+    pub fn new(address: &str, format: Format) -> Self {
         Self {
             address: address.to_owned(),
+            format,
             stream: None,
         }
     }
@@ -93,7 +96,7 @@ impl Sink for SyslogSink {
         self.check()?;
         let mut frames = String::new();
         for record in batch {
-            write_frame(&mut frames, &record.json);
+            write_frame(&mut frames, &record.json, self.format);
         }
         // On an error the connection is dropped, and the next delivery makes another.
         let mut stream = match self.stream.take() {

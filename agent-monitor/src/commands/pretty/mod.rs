@@ -8,7 +8,7 @@ use anstyle::{AnsiColor, Style};
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
-use super::escape::escape;
+use crate::escape::escape;
 
 mod alert;
 mod body;

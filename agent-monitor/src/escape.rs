@@ -1,9 +1,9 @@
-//! Text that comes from agents, made safe to show on a terminal.
+//! Text that comes from agents, made safe to show.
 
 use std::borrow::Cow;
 
 /// Shows what a terminal would obey, reorder or hide as `\u{…}`.
-pub fn escape(text: &str) -> Cow<'_, str> {
+pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unsafe) {
         return Cow::Borrowed(text);
     }
@@ -21,7 +21,7 @@ pub fn escape(text: &str) -> Cow<'_, str> {
 /// Control characters, which may be commands to the terminal; and of Unicode 16
 /// what reorders text (`Bidi_Control`), takes no room (`Default_Ignorable_Code_Point`),
 /// ends lines, or is blank without being a space.
-fn is_unsafe(c: char) -> bool {
+pub(crate) fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
