@@ -29,6 +29,8 @@ pub mod kind {
     pub const BURST: u32 = 10;
     /// [`super::Segment`]
     pub const SEGMENT: u32 = 11;
+    /// [`super::Device`]
+    pub const DEVICE: u32 = 12;
 
     /// No record, but something that a map had no room to remember: a process,
     /// a socket, a cgroup. Only counted.
@@ -52,6 +54,7 @@ pub mod kind {
             HEAD => "head",
             BURST => "burst",
             SEGMENT => "segment",
+            DEVICE => "device",
             _ => "other",
         }
     }
@@ -367,6 +370,27 @@ pub struct Segment {
     pub bytes: u32,
     /// One of [`direction`].
     pub direction: u32,
+    /// Padding.
+    pub pad: u32,
+}
+
+/// A process tries to open a device node, or to make one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Device {
+    /// Common part: the process that tries.
+    pub header: Header,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// `BPF_DEVCG_ACC_*` (linux/bpf.h): 1 mknod, 2 read, 4 write.
+    pub access: u32,
+    /// `BPF_DEVCG_DEV_*`: 1 block, 2 character.
+    pub class: u32,
+    /// Not 0: another device program of the cgroup has refused it.
+    pub refused: u32,
     /// Padding.
     pub pad: u32,
 }

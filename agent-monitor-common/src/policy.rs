@@ -54,10 +54,12 @@ pub enum Class {
     Burst = 3,
     /// Segment sizes of flows that user space follows.
     Segment = 4,
+    /// Device nodes.
+    Device = 5,
 }
 
 /// How many [`Class`]es there are.
-pub const CLASSES: usize = 5;
+pub const CLASSES: usize = 6;
 
 impl Class {
     /// Whose quota a record of this [`kind`] is taken from.
@@ -68,6 +70,7 @@ impl Class {
             kind::HEAD => Self::Head,
             kind::BURST => Self::Burst,
             kind::SEGMENT => Self::Segment,
+            kind::DEVICE => Self::Device,
             _ => Self::Network,
         }
     }

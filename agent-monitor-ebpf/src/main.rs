@@ -15,9 +15,12 @@ mod probes;
 mod sock;
 mod task;
 
-use aya_ebpf::macros::{btf_tracepoint, cgroup_skb, cgroup_sock, cgroup_sock_addr, sock_ops};
+use aya_ebpf::macros::{
+    btf_tracepoint, cgroup_device, cgroup_skb, cgroup_sock, cgroup_sock_addr, sock_ops,
+};
 use aya_ebpf::programs::{
-    BtfTracePointContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext,
+    BtfTracePointContext, DeviceContext, SkBuffContext, SockAddrContext, SockContext,
+    SockOpsContext,
 };
 
 /// Verdict of cgroup programs: let it happen.
@@ -98,6 +101,12 @@ fn packet_out(ctx: SkBuffContext) -> i32 {
 #[cgroup_skb(ingress)]
 fn packet_in(ctx: SkBuffContext) -> i32 {
     probes::packet::packet(&ctx, agent_monitor_common::event::direction::IN);
+    ALLOW
+}
+
+#[cgroup_device]
+fn device(ctx: DeviceContext) -> i32 {
+    probes::device::access(&ctx);
     ALLOW
 }
 

@@ -235,6 +235,8 @@ pub enum Body {
     Dns(Box<Dns>),
     /// A flow opened, was identified, moved on, failed or closed.
     Flow(Box<Flow>),
+    /// A process tried to open or make a device node.
+    Device(Device),
     /// A process moved between cgroups, or a cgroup came or went.
     Cgroup(Cgroup),
     /// An agent appeared, became better known, or is gone.
@@ -250,8 +252,8 @@ pub enum Body {
 impl Body {
     /// Every `kind` there is, sorted.
     pub const KINDS: &[&str] = &[
-        "accept", "agent", "alert", "cgroup", "connect", "dns", "exec", "exit", "flow", "gap",
-        "loss", "send",
+        "accept", "agent", "alert", "cgroup", "connect", "device", "dns", "exec", "exit", "flow",
+        "gap", "loss", "send",
     ];
 
     /// The event's `kind`, one of [`Self::KINDS`].
@@ -264,6 +266,7 @@ impl Body {
             Self::Send(_) => "send",
             Self::Dns(_) => "dns",
             Self::Flow(_) => "flow",
+            Self::Device(_) => "device",
             Self::Cgroup(_) => "cgroup",
             Self::Agent(_) => "agent",
             Self::Loss(_) => "loss",
@@ -282,6 +285,7 @@ impl Body {
             }
             Self::Dns(body) => map.serialize_entry(kind, body),
             Self::Flow(body) => map.serialize_entry(kind, body),
+            Self::Device(body) => map.serialize_entry(kind, body),
             Self::Cgroup(body) => map.serialize_entry(kind, body),
             // The body shares its name with the event's own `agent` member: written there.
             Self::Agent(_) => Ok(()),
@@ -472,6 +476,26 @@ pub struct Flow {
     /// What the protocol's parser noticed, in words.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub facts: Vec<String>,
+}
+
+/// Body of a `device` event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Device {
+    /// `character` or `block`.
+    #[serde(rename = "type")]
+    pub class: &'static str,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// What for, as the device cgroup has it: `r` read, `w` write, `m` mknod.
+    pub access: String,
+    /// Its node below /dev, else its driver's name; absent when neither is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<std::borrow::Cow<'static, str>>,
+    /// `refused` when another device program of the cgroup has said so before;
+    /// else `attempted`: whether it was opened is not known.
+    pub result: &'static str,
 }
 
 /// Body of a `cgroup` event.

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use agent_monitor_common::event::FlowId;
 use bytes::Bytes;
 
-use crate::decode::{self, Body, CgroupAction, ProcessKey, Record};
+use crate::decode::{self, Body, CgroupAction, DeviceClass, ProcessKey, Record};
 use crate::detect::mining::Mining;
 use crate::detect::relay::{Relays, Risen};
 use crate::detect::{Finding, ssh_command, tunnel};
+use crate::enrich::devices::Devices;
 use crate::enrich::process::{Exec, Fork, Processes};
 use crate::event::{
     self, Agent, AgentChange, AgentState, Direction, Event, FlowState, Gap, Loss, Outcome, Process,
@@ -35,6 +36,7 @@ pub struct Pipeline {
     /// Records lost of each agent since it appeared.
     lost: HashMap<u64, u64>,
     processes: Processes,
+    devices: Devices,
     flows: Table,
     relays: Relays,
     mining: Mining,
@@ -53,7 +55,13 @@ struct Consequence {
 
 impl Pipeline {
     /// An empty pipeline for the records of one boot of one node.
-    pub fn new(node: &str, run: String, boot_epoch: u64, processes: Processes) -> Self {
+    pub fn new(
+        node: &str,
+        run: String,
+        boot_epoch: u64,
+        processes: Processes,
+        devices: Devices,
+    ) -> Self {
         Self {
             node: node.into(),
             run,
@@ -62,6 +70,7 @@ impl Pipeline {
             agents: HashMap::new(),
             lost: HashMap::new(),
             processes,
+            devices,
             flows: Table::default(),
             relays: Relays::default(),
             mining: Mining::default(),
@@ -121,6 +130,7 @@ impl Pipeline {
             Body::Exec(exec) => self.exec(record, exec, out),
             Body::Exit { status } => self.exit(record, *status, out),
             Body::Cgroup { action, path, .. } => self.cgroup(record, *action, path, out),
+            Body::Device(device) => self.device(record, device, out),
             _ => self.network(record, out),
         }
     }
@@ -255,6 +265,37 @@ impl Pipeline {
             record.time,
             process,
             event::Body::Cgroup(body),
+            out,
+        );
+    }
+
+    fn device(&mut self, record: &Record, device: &decode::Device, out: &mut Vec<Event>) {
+        let process = self.process(record.process, record.time);
+        let letters = [(2, 'r'), (4, 'w'), (1, 'm')];
+        let body = event::Device {
+            class: match device.class {
+                DeviceClass::Character => "character",
+                DeviceClass::Block => "block",
+            },
+            major: device.major,
+            minor: device.minor,
+            access: letters
+                .iter()
+                .filter(|(bit, _)| device.access & bit != 0)
+                .map(|(_, letter)| letter)
+                .collect(),
+            name: self.devices.name(device.class, device.major, device.minor),
+            result: if device.refused {
+                "refused"
+            } else {
+                "attempted"
+            },
+        };
+        self.emit(
+            record.agent,
+            record.time,
+            process,
+            event::Body::Device(body),
             out,
         );
     }

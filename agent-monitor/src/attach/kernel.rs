@@ -14,8 +14,11 @@ use agent_monitor_common::policy::{
 };
 use anyhow::{Context as _, Result};
 use aya::maps::{HashMap as KernelMap, MapData, RingBuf};
-use aya::programs::links::CgroupAttachMode;
-use aya::programs::{BtfTracePoint, CgroupSkb, CgroupSock, CgroupSockAddr, ProgramError, SockOps};
+use aya::programs::cgroup_device::CgroupDeviceLink;
+use aya::programs::links::{CgroupAttachMode, FdLink};
+use aya::programs::{
+    BtfTracePoint, CgroupDevice, CgroupSkb, CgroupSock, CgroupSockAddr, ProgramError, SockOps,
+};
 use aya::{Btf, Ebpf, EbpfLoader, Pod, include_bytes_aligned};
 
 use super::programs::{Hook, Need, PROGRAMS, Program};
@@ -59,7 +62,15 @@ pub struct Kernel {
     refused: HashSet<&'static str>,
     /// Cgroup programs' links, by attach point, with the cgroup's id: dropped,
     /// they detach.
-    attached: HashMap<String, (u64, Vec<aya::programs::links::FdLink>)>,
+    attached: HashMap<String, (u64, Vec<Link>)>,
+}
+
+/// A cgroup program's attachment, for as long as it is held.
+#[expect(dead_code, reason = "held to be dropped")]
+enum Link {
+    Fd(FdLink),
+    /// aya makes no [`FdLink`] of this one.
+    Device(CgroupDeviceLink),
 }
 
 impl Kernel {
@@ -351,6 +362,7 @@ fn load(ebpf: &mut Ebpf, program: &Program, btf: &Btf) -> Result<()> {
         Hook::SockAddr(_) => typed::<CgroupSockAddr>(ebpf, name)?.load(),
         Hook::SockOps => typed::<SockOps>(ebpf, name)?.load(),
         Hook::Skb(_) => typed::<CgroupSkb>(ebpf, name)?.load(),
+        Hook::Device => typed::<CgroupDevice>(ebpf, name)?.load(),
     };
     loaded.map_err(|error| refused(program, &error))?;
     let info = ebpf.program(name).and_then(|program| program.info().ok());
@@ -380,11 +392,7 @@ fn refused(program: &Program, error: &ProgramError) -> anyhow::Error {
     )
 }
 
-fn attach(
-    ebpf: &mut Ebpf,
-    program: &Program,
-    cgroup: &File,
-) -> Result<Option<aya::programs::links::FdLink>> {
+fn attach(ebpf: &mut Ebpf, program: &Program, cgroup: &File) -> Result<Option<Link>> {
     let name = program.name;
     // Links stack whatever the mode; AllowMultiple is refused for them.
     let mode = CgroupAttachMode::Single;
@@ -410,6 +418,11 @@ fn attach(
             let id = program.attach(cgroup, direction, mode)?;
             program.take_link(id)?.try_into()?
         }
+        Hook::Device => {
+            let program = typed::<CgroupDevice>(ebpf, name)?;
+            let id = program.attach(cgroup, mode)?;
+            return Ok(Some(Link::Device(program.take_link(id)?)));
+        }
     };
-    Ok(Some(link))
+    Ok(Some(Link::Fd(link)))
 }

@@ -20,6 +20,8 @@ pub enum Hook {
     SockOps,
     /// cgroup skb, on agents' cgroups.
     Skb(CgroupSkbAttachType),
+    /// cgroup dev, on agents' cgroups.
+    Device,
 }
 
 impl Hook {
@@ -38,6 +40,7 @@ impl Hook {
             Self::Skb(CgroupSkbAttachType::Ingress) => {
                 (BPF_PROG_TYPE_CGROUP_SKB, BPF_CGROUP_INET_INGRESS)
             }
+            Self::Device => (BPF_PROG_TYPE_CGROUP_DEVICE, BPF_CGROUP_DEVICE),
         }
     }
 }
@@ -188,4 +191,12 @@ pub const PROGRAMS: &[Program] = &[
         Hook::Skb(CgroupSkbAttachType::Ingress),
         "what agents receive",
     ),
+    // Refused where a cgroup has a device program that allows no other beside it.
+    Program::required(
+        "device",
+        "cgroup dev",
+        Hook::Device,
+        "device events, `gpu-device-open`",
+    )
+    .optional(),
 ];

@@ -12,6 +12,7 @@ use super::tail::is_broken_pipe;
 use crate::capture::recording::{Frame, Reader};
 use crate::cli::{Output, ReplayArgs};
 use crate::decode;
+use crate::enrich::devices::Devices;
 use crate::enrich::process::Processes;
 use crate::enrich::procfs::Procfs;
 use crate::event::{Agent, AgentState, Body, Event};
@@ -68,7 +69,7 @@ pub fn replay(path: &Path, n: usize, mut hand_on: impl FnMut(&Event) -> Result<(
     let cannot = || format!("cannot replay {}", path.display());
     let file = File::open(path).with_context(cannot)?;
     let reader = Reader::new(BufReader::new(file)).with_context(cannot)?;
-    // A recording's processes are not this machine's.
+    // A recording's processes and devices are not this machine's.
     let processes = Processes::new(Procfs::at("/nonexistent"), PROCESSES);
     let about = reader.about.clone();
     let mut pipeline = Pipeline::new(
@@ -76,6 +77,7 @@ pub fn replay(path: &Path, n: usize, mut hand_on: impl FnMut(&Event) -> Result<(
         format!("replay-{:x}-{n}", about.boot_epoch),
         about.boot_epoch,
         processes,
+        Devices::default(),
     );
     let mut events = Vec::new();
     // Agents are written without a time: they appear with the next record, and

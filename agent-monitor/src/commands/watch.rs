@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::capture::rings::boot_epoch;
 use crate::enrich::cgroupfs::CgroupFs;
+use crate::enrich::devices::Devices;
 use crate::enrich::lookups::{Lookups, Patience};
 use crate::enrich::process::Processes;
 use crate::enrich::runtime::Api;
@@ -88,6 +89,12 @@ pub fn start(selectors: Vec<Selector>, out: &mut Vec<Event>) -> Result<Live> {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let run = format!("{:x}", started.as_nanos());
-    let pipeline = Pipeline::new(&node(), run, boot_epoch(), Processes::default());
+    let pipeline = Pipeline::new(
+        &node(),
+        run,
+        boot_epoch(),
+        Processes::default(),
+        Devices::at("/proc"),
+    );
     Live::start(cgroups, selectors, lookups, answers, pipeline, out)
 }

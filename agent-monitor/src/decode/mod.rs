@@ -123,6 +123,8 @@ pub enum Body {
     Head(Head),
     /// Segments with no long quiet between them.
     Burst(Burst),
+    /// A process tries to open or make a device node.
+    Device(Device),
     /// The size of one segment.
     Segment {
         /// The flow.
@@ -161,6 +163,30 @@ pub struct Exec {
     pub links: u32,
     /// Bit n: file descriptor n is a socket.
     pub stdio_sockets: u32,
+}
+
+/// See [`wire::Device`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Character or block.
+    pub class: DeviceClass,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// `BPF_DEVCG_ACC_*`: 1 mknod, 2 read, 4 write.
+    pub access: u32,
+    /// Another device program has refused it.
+    pub refused: bool,
+}
+
+/// Character and block devices have numbers of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeviceClass {
+    /// Character.
+    Character,
+    /// Block.
+    Block,
 }
 
 /// What happened to a cgroup.
@@ -296,6 +322,7 @@ pub fn record(bytes: &Bytes) -> Result<Record, Error> {
                 bytes: segment.bytes,
             }
         }
+        kind::DEVICE => Body::Device(device(&bytes)?),
         _ => return Err(Error::Unknown),
     };
     Ok(Record {
@@ -381,6 +408,21 @@ fn cgroup(bytes: &[u8]) -> Result<Body, Error> {
         id: cgroup.id,
         parent: cgroup.parent,
         path: text::until_nul(rest.get(..len).ok_or(Error::Length)?),
+    })
+}
+
+fn device(bytes: &[u8]) -> Result<Device, Error> {
+    let (device, _) = fixed::<wire::Device>(bytes)?;
+    Ok(Device {
+        class: match device.class {
+            1 => DeviceClass::Block,
+            2 => DeviceClass::Character,
+            _ => return Err(Error::Unknown),
+        },
+        major: device.major,
+        minor: device.minor,
+        access: device.access,
+        refused: device.refused != 0,
     })
 }
 

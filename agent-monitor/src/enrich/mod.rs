@@ -4,6 +4,7 @@
 pub mod birthplace;
 pub mod cgroup_path;
 pub mod cgroupfs;
+pub mod devices;
 mod footprint;
 pub mod lookups;
 pub mod process;

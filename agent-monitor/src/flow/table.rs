@@ -156,7 +156,11 @@ impl Table {
                 changed(&followed.flow, change);
                 self.close(*flow);
             }
-            Body::Fork { .. } | Body::Exec(_) | Body::Exit { .. } | Body::Cgroup { .. } => {}
+            Body::Fork { .. }
+            | Body::Exec(_)
+            | Body::Exit { .. }
+            | Body::Cgroup { .. }
+            | Body::Device(_) => {}
         }
     }
 

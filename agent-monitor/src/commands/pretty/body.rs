@@ -14,6 +14,7 @@ pub(super) fn style(kind: &str) -> Style {
         "exec" => color(AnsiColor::Green),
         "connect" | "accept" | "send" | "dns" => color(AnsiColor::Cyan),
         "flow" => color(AnsiColor::Blue),
+        "device" => color(AnsiColor::Yellow),
         "agent" | "cgroup" => color(AnsiColor::Magenta),
         "loss" | "gap" => WARNING,
         _ => DIM,
@@ -29,6 +30,7 @@ pub(super) fn write(line: &mut Line, kind: &str, event: &Value) {
         "accept" => network(line, &event[kind], "←"),
         "dns" => dns(line, &event[kind]),
         "flow" => flow(line, &event[kind]),
+        "device" => device(line, event),
         "cgroup" => {
             line.push(PLAIN, string(event, "/cgroup/action"));
             line.push(PLAIN, " ");
@@ -171,6 +173,27 @@ fn flow(line: &mut Line, body: &Value) {
             &format!(" in {}", duration(Duration::from_nanos(lasted))),
         );
     }
+}
+
+fn device(line: &mut Line, event: &Value) {
+    let number = |member: &str| integer(event, member).unwrap_or_default();
+    let name = string(event, "/device/name");
+    if !name.is_empty() {
+        line.push(BOLD, name);
+        line.push(PLAIN, " ");
+    }
+    line.push(
+        PLAIN,
+        &format!(
+            "{} {}:{} {}",
+            string(event, "/device/type"),
+            number("/device/major"),
+            number("/device/minor"),
+            string(event, "/device/access"),
+        ),
+    );
+    line.push(DIM, " ");
+    line.push(DIM, string(event, "/device/result"));
 }
 
 fn agent(line: &mut Line, agent: &Value) {
