@@ -3,9 +3,10 @@
 use agent_monitor_common::event::{FlowId, Header};
 use agent_monitor_common::limits::{BURST_BYTES, HEAD_CAP};
 use agent_monitor_common::policy::FlowControl;
-use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock, bpf_spin_lock};
+use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 
+use crate::atomic;
 use crate::maps::SOCKETS;
 
 /// The TCP handshake is done, or the socket was found in the middle of its life.
@@ -15,14 +16,25 @@ pub const CONNECTED: u32 = 2;
 /// Not seen being made.
 pub const TAKEN_OVER: u32 = 4;
 
-/// Value of [`SOCKETS`].
+/// Value of [`SOCKETS`]. What every packet reads comes first, in one cache line.
+///
+/// Both directions can run at once on two CPUs, and ingress inside egress on one:
+/// counters are added to atomically, and `burst` belongs to who holds the socket
+/// ([`Sock::hold`]).
 #[repr(C)]
 pub struct Sock {
-    /// Guards what packets change: `half`, `burst`, `control`. Both directions
-    /// can run at once on two CPUs.
-    pub lock: bpf_spin_lock,
     /// [`ESTABLISHED`], [`CONNECTED`], [`TAKEN_OVER`].
     pub flags: u32,
+    /// `IPPROTO_*`.
+    pub protocol: u32,
+    /// How much goes up.
+    pub control: FlowControl,
+    /// Progress of each direction, by `direction`.
+    pub half: [Half; 2],
+    /// The burst that is going on.
+    pub burst: Burst,
+    /// Not 0: held.
+    held: u64,
     /// The agent whose process made the socket.
     pub agent: u64,
     /// The cgroup it was made in.
@@ -31,22 +43,19 @@ pub struct Sock {
     pub start: u64,
     /// That process; for an accepted socket, the one that made the listener.
     pub tgid: u32,
-    /// `IPPROTO_*`.
-    pub protocol: u32,
+    /// Padding.
+    pub pad: u32,
     /// Cookie and generation.
     pub flow: FlowId,
-    /// How much goes up.
-    pub control: FlowControl,
-    /// Progress of each direction, by `direction`.
-    pub half: [Half; 2],
-    /// The burst that is going on.
-    pub burst: Burst,
+    /// Of a listener: what the last handshake with data brought ([`Early`]). One
+    /// word, so that an accepted socket's copy is not half of one and half of another.
+    early: u64,
     /// Last peer of an unconnected datagram socket.
     pub peer: [u32; 4],
     /// Its port, network order as the kernel gives it; bit 31 set once known.
     pub peer_port: u32,
     /// Padding.
-    pub pad: u32,
+    pub pad_end: u32,
 }
 
 /// One direction of a TCP stream, or of a datagram socket's traffic.
@@ -55,34 +64,35 @@ pub struct Sock {
 pub struct Half {
     /// Sequence number of the stream's first byte.
     pub base: u32,
+    /// Not 0: `base` is known.
+    pub known: u32,
     /// Sequence number after the last byte seen.
     pub next: u32,
+    /// Padding.
+    pub pad: u32,
     /// New payload bytes.
     pub bytes: u64,
     /// Segments with new payload.
     pub packets: u64,
-    /// Not 0: `base` and `next` are known.
-    pub known: u32,
-    /// Padding.
-    pub pad: u32,
 }
 
-/// Segments in one direction with no long quiet between them.
+/// Segments in one direction with no long quiet between them: what its [`Half`]
+/// has counted and nobody was told of.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Burst {
-    /// Time of the first segment.
-    pub first: u64,
-    /// Time of the last segment.
-    pub last: u64,
-    /// New payload bytes.
-    pub bytes: u64,
-    /// Stream offset of the first byte.
-    pub offset: u64,
-    /// Segments; 0: no burst.
-    pub packets: u32,
+    /// Jiffies at `last`.
+    pub tick: u64,
+    /// Not 0: there is a burst.
+    pub open: u32,
     /// Direction.
     pub direction: u32,
+    /// Time of the first segment.
+    pub first: u64,
+    /// Time of the last segment, to a jiffy.
+    pub last: u64,
+    /// What each direction had counted when it was last told of.
+    pub told: [Told; 2],
     /// Bytes in `data`.
     pub data_len: u32,
     /// Padding.
@@ -91,16 +101,56 @@ pub struct Burst {
     pub data: [u64; BURST_BYTES / 8],
 }
 
+/// Counts of a [`Half`] that user space knows.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Told {
+    /// As [`Half::bytes`].
+    pub bytes: u64,
+    /// As [`Half::packets`].
+    pub packets: u64,
+}
+
+/// Data that reached a listener with a handshake's last segment.
+pub struct Early {
+    /// Sequence number of its first byte.
+    pub base: u32,
+    /// How many bytes; 0: none.
+    pub bytes: u32,
+}
+
 impl Half {
     /// Nothing seen.
     pub const NEW: Self = Self {
         base: 0,
+        known: 0,
         next: 0,
+        pad: 0,
         bytes: 0,
         packets: 0,
-        known: 0,
-        pad: 0,
     };
+
+    /// Takes `start` as the stream's first byte if none is known.
+    #[inline(always)]
+    pub fn begin_at(&mut self, start: u32) {
+        if self.known == 0 {
+            let begun = u64::from(start) | 1 << 32;
+            // SAFETY: `base` and `known` are one aligned word of a map value. Who
+            // comes second on another CPU changes nothing.
+            unsafe { atomic::compare_exchange((&raw mut self.base).cast(), 0, begun) };
+            self.next = start;
+        }
+    }
+
+    /// Counts a segment; gives what had been counted before.
+    #[inline(always)]
+    pub fn add(&mut self, bytes: u32) -> u64 {
+        // SAFETY: members of a map value.
+        unsafe {
+            atomic::fetch_add(&raw mut self.packets, 1);
+            atomic::fetch_add(&raw mut self.bytes, u64::from(bytes))
+        }
+    }
 }
 
 impl Sock {
@@ -109,11 +159,52 @@ impl Sock {
     pub fn begin(&mut self, flow: FlowId) {
         self.flow = flow;
         self.half = [Half::NEW; 2];
-        self.burst.packets = 0;
+        self.burst.open = 0;
+        self.burst.told = [Told {
+            bytes: 0,
+            packets: 0,
+        }; 2];
+        self.early = 0;
+        // The copy that an accepted socket gets may have been made while the
+        // listener was held.
+        self.held = 0;
         self.control = FlowControl {
             head_cap: HEAD_CAP,
             flags: 0,
         };
+    }
+
+    /// Notes what reached this listener.
+    #[inline(always)]
+    pub fn set_early(&mut self, early: &Early) {
+        let word = u64::from(early.bytes) << 32 | u64::from(early.base);
+        // SAFETY: a member of a map value.
+        unsafe { (&raw mut self.early).write_volatile(word) };
+    }
+
+    /// What reached the listener whose storage this is a copy of.
+    #[inline(always)]
+    pub fn early(&self) -> Early {
+        Early {
+            base: self.early as u32,
+            bytes: (self.early >> 32) as u32,
+        }
+    }
+
+    /// Takes hold of the burst; `false` if another packet has. Nobody waits: one
+    /// who could be waited for may be what this one interrupts.
+    #[inline(always)]
+    pub fn hold(&mut self) -> bool {
+        // SAFETY: a member of a map value.
+        unsafe { atomic::compare_exchange(&raw mut self.held, 0, 1) == 0 }
+    }
+
+    /// Lets go after [`Sock::hold`].
+    #[inline(always)]
+    pub fn release(&mut self) {
+        // SAFETY: a member of a map value. A plain store would not order what was
+        // written before on every machine.
+        unsafe { atomic::swap(&raw mut self.held, 0) };
     }
 
     /// Header of a record about this socket: its owner's.
@@ -139,8 +230,7 @@ impl Sock {
 #[inline(always)]
 pub unsafe fn get<'a>(sk: *mut bpf_sock) -> Option<&'a mut Sock> {
     // SAFETY: per this function's contract; the kernel keeps the storage while
-    // the program runs. Other CPUs write it too: fields that packets change are
-    // only touched under its lock.
+    // the program runs. Other CPUs write it too: see [`Sock`].
     unsafe { storage(sk, 0).as_mut() }
 }
 

@@ -44,14 +44,21 @@ pub fn state(ctx: &SockOpsContext) {
                 unsafe { (bpf_get_socket_cookie(ctx.as_ptr()), (*ctx.ops).rcv_nxt) };
             // The storage is a copy of the listener's, which holds what came
             // with the last handshake that brought data: this one, if it fits.
-            let early = socket.half[direction::IN as usize];
+            let early = socket.early();
             socket.flags = 0;
             socket.begin(FlowId {
                 cookie,
                 generation: 0,
             });
-            if early.known != 0 && early.base == received {
-                socket.half[direction::IN as usize] = early;
+            if early.bytes != 0 && early.base == received {
+                socket.half[direction::IN as usize] = Half {
+                    base: received,
+                    known: 1,
+                    next: received.wrapping_add(early.bytes),
+                    bytes: u64::from(early.bytes),
+                    packets: 1,
+                    ..Half::NEW
+                };
             }
             established(ctx, socket, direction::IN);
         }

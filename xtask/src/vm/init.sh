@@ -22,6 +22,10 @@ listens() { grep -q ":$1 .* 0A " /proc/net/tcp /proc/net/tcp6; }
 # Whether the daemon has told of the end of that many of the agent's connections.
 closed() { [ "$(grep -c '"state":"closed"' /tmp/tail)" -ge "$1" ]; }
 
+# Whether the agent's network is watched: on a busy machine that takes a while
+# after its birth, and what it does meanwhile is a gap, not what is checked here.
+attached() { agent-monitor status --output json | grep -q '"attached":true'; }
+
 # What the agent does, one after the other. Commands by their path are started as
 # programs; others are built into the shell.
 agent() {
@@ -85,6 +89,7 @@ main() {
     tail=$!
 
     mkdir /sys/fs/cgroup/agents/one
+    wait_for 'attached agent' attached
     sh /init agent > /tmp/agent 2>&1
     grep '^@' /tmp/agent
     say received "$(wc -c < /tmp/at-server) $(wc -c < /tmp/at-client)"

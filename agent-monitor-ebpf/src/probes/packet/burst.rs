@@ -2,110 +2,109 @@
 
 use agent_monitor_common::event::{Burst as Record, kind};
 use agent_monitor_common::limits::{BURST_BYTES, BURST_QUIET_NS};
-use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_spin_lock, bpf_spin_unlock};
+use agent_monitor_common::policy::LossReason;
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_skb_load_bytes};
 use aya_ebpf::programs::SkBuffContext;
 
 use super::head::bounded;
 use super::parse::Packet;
 use crate::emit;
 use crate::maps::{FLOW_CONTROL, PAYLOAD};
-use crate::sock::{Burst, Sock};
+use crate::sock::{Burst, Sock, Told};
 
-/// No burst.
-pub const NONE: Burst = Burst {
-    first: 0,
-    last: 0,
-    bytes: 0,
-    offset: 0,
-    packets: 0,
-    direction: 0,
-    data_len: 0,
-    pad: 0,
-    data: [0; BURST_BYTES / 8],
-};
+/// How often the end of a flow looks whether a packet still holds the burst.
+const TRIES: u32 = 16;
 
-/// First bytes of a packet that may begin a burst.
-pub struct First {
-    data: [u64; BURST_BYTES / 8],
-    len: u32,
+/// The kernel's tick, at most 10 ms long (`CONFIG_HZ`): shorter than the quiet
+/// that ends a burst. An instruction, where the clock takes some dozen nanoseconds.
+#[inline(always)]
+fn tick() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_jiffies64() }
 }
 
-/// Whether a packet that comes now begins a burst.
+/// Whether a packet that comes now surely belongs to this burst.
 #[inline(always)]
-fn begins(burst: &Burst, way: u32, now: u64) -> bool {
-    burst.packets == 0 || burst.direction != way || now.saturating_sub(burst.last) > BURST_QUIET_NS
+pub fn goes_on(burst: &Burst, way: u32) -> bool {
+    burst.open != 0 && burst.direction == way && burst.tick == tick()
 }
 
-/// Gets ready for a packet that may begin a burst: its first bytes are needed,
-/// and this is when user space's wishes are looked up.
+/// Counts `new` bytes of a packet, ends the burst before it if it begins another;
+/// gives what its direction had counted before.
+///
+/// When another packet holds the burst, this one is only counted: it is told of
+/// with its direction's next burst.
 #[inline(always)]
-pub fn first(ctx: &SkBuffContext, socket: &mut Sock, packet: &Packet, way: u32, now: u64) -> First {
-    let mut first = First {
-        data: [0; BURST_BYTES / 8],
-        len: 0,
-    };
-    if packet.len > 0 && begins(&socket.burst, way, now) {
-        first.len = load(ctx, packet, &mut first.data);
+pub fn count(
+    ctx: &SkBuffContext,
+    socket: &mut Sock,
+    packet: &Packet,
+    way: u32,
+    new: u32,
+    now: u64,
+) -> u64 {
+    let index = (way & 1) as usize;
+    if !socket.hold() {
+        return socket.half[index].add(new);
+    }
+    let quiet = now.saturating_sub(socket.burst.last) > BURST_QUIET_NS;
+    if socket.burst.open != 0 && (quiet || socket.burst.direction != way) {
+        send(socket, socket.burst.direction, now);
+        socket.burst.open = 0;
+    }
+    if socket.burst.open == 0 {
+        socket.burst.open = 1;
+        socket.burst.direction = way;
+        socket.burst.first = now;
+        socket.burst.data_len = load(ctx, packet, &mut socket.burst.data);
+        // A burst's begin is where user space's wishes are looked up.
         // SAFETY: read of plain integers; an update at the same time gives the
         // old or the new value.
         if let Some(control) = unsafe { FLOW_CONTROL.get(socket.flow.cookie) } {
             socket.control = *control;
         }
     }
-    first
+    socket.burst.last = now;
+    socket.burst.tick = tick();
+    let before = socket.half[index].add(new);
+    socket.release();
+    before
 }
 
-/// Counts `new` bytes of a packet; a burst that it closes goes to `ended`.
-///
-/// Runs under the socket's lock, where nothing may be called: not even the
-/// memset that a [`NONE`] made in here would become.
-#[inline(always)]
-pub fn add(socket: &mut Sock, way: u32, new: u32, first: &First, now: u64, ended: &mut Burst) {
-    let half = &mut socket.half[(way & 1) as usize];
-    let at = half.bytes;
-    half.bytes += u64::from(new);
-    half.packets += 1;
-    let burst = &mut socket.burst;
-    if burst.packets > 0 && begins(burst, way, now) {
-        *ended = *burst;
-        burst.packets = 0;
-    }
-    if burst.packets == 0 {
-        *burst = Burst {
-            first: now,
-            last: now,
-            bytes: u64::from(new),
-            offset: at,
-            packets: 1,
-            direction: way,
-            data_len: first.len,
-            pad: 0,
-            data: first.data,
-        };
-    } else {
-        burst.last = now;
-        burst.bytes += u64::from(new);
-        burst.packets += 1;
-    }
-}
-
-/// Sends what is left of the burst that is going on.
+/// Sends what nobody was told of yet, at the end of a flow.
 #[inline(always)]
 pub fn end(socket: &mut Sock, now: u64) {
-    // SAFETY: the lock of this socket's storage; nothing is called while it is held.
-    unsafe { bpf_spin_lock(&raw mut socket.lock) };
-    let ended = socket.burst;
-    socket.burst.packets = 0;
-    // SAFETY: as above.
-    unsafe { bpf_spin_unlock(&raw mut socket.lock) };
-    if ended.packets > 0 {
-        send(socket, &ended, now);
+    for _ in 0..TRIES {
+        if socket.hold() {
+            if socket.burst.open != 0 {
+                let last = socket.burst.direction;
+                send(socket, last ^ 1, now);
+                send(socket, last, now);
+                socket.burst.open = 0;
+            }
+            socket.release();
+            return;
+        }
     }
+    emit::lose(socket.agent, kind::BURST, LossReason::Kernel);
 }
 
+/// Tells of what one direction has counted since it was last told of.
 #[inline(always)]
-pub fn send(socket: &Sock, burst: &Burst, now: u64) {
+fn send(socket: &mut Sock, way: u32, now: u64) {
+    let index = (way & 1) as usize;
+    let (half, told) = (socket.half[index], socket.burst.told[index]);
+    let packets = half.packets.wrapping_sub(told.packets) as u32;
+    if packets == 0 {
+        return;
+    }
+    socket.burst.told[index] = Told {
+        bytes: half.bytes,
+        packets: half.packets,
+    };
+    let socket = &*socket;
     emit::record::<Record>(&PAYLOAD, kind::BURST, socket.agent, now, |record| {
+        let burst = &socket.burst;
         // SAFETY: sixty-four bytes either way.
         let data = unsafe {
             core::mem::transmute::<[u64; BURST_BYTES / 8], [u8; BURST_BYTES]>(burst.data)
@@ -115,11 +114,15 @@ pub fn send(socket: &Sock, burst: &Burst, now: u64) {
             flow: socket.flow,
             first: burst.first,
             last: burst.last,
-            bytes: burst.bytes,
-            offset: burst.offset,
-            packets: burst.packets,
-            direction: burst.direction,
-            data_len: burst.data_len,
+            bytes: half.bytes.wrapping_sub(told.bytes),
+            offset: told.bytes,
+            packets,
+            direction: way,
+            data_len: if way == burst.direction {
+                burst.data_len
+            } else {
+                0
+            },
             pad: 0,
             data,
         };

@@ -4,19 +4,17 @@ use core::arch::asm;
 
 use agent_monitor_common::event::{HEAD_OF_LISTENER, Head, WithData, direction, kind};
 use agent_monitor_common::limits::{CHUNK_LARGE, CHUNK_SMALL, CHUNKS_PER_SEGMENT};
-use aya_ebpf::helpers::generated::{
-    bpf_ktime_get_boot_ns, bpf_skb_load_bytes, bpf_spin_lock, bpf_spin_unlock,
-};
+use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_skb_load_bytes};
 use aya_ebpf::programs::SkBuffContext;
 
 use super::parse::Packet;
 use crate::address::endpoint;
 use crate::emit;
 use crate::maps::PAYLOAD;
-use crate::sock::{Half, Sock};
+use crate::sock::{Early, Sock};
 
 /// Data on the handshake's last segment still belongs to the listener's socket.
-/// It is counted there: right after this the accepted socket is cloned from the
+/// It is noted there: right after this the accepted socket is cloned from the
 /// listener (tcp_v4_rcv, net/ipv4/tcp_ipv4.c), with a copy of its storage.
 #[inline(always)]
 pub fn of_listener(ctx: &SkBuffContext, listener: &mut Sock, packet: &Packet) {
@@ -25,19 +23,10 @@ pub fn of_listener(ctx: &SkBuffContext, listener: &mut Sock, packet: &Packet) {
     } else {
         packet.sequence
     };
-    let early = Half {
+    listener.set_early(&Early {
         base,
-        next: base.wrapping_add(packet.len),
-        bytes: u64::from(packet.len),
-        packets: 1,
-        known: 1,
-        pad: 0,
-    };
-    // SAFETY: the lock of this socket's storage; nothing is called while it is held.
-    unsafe { bpf_spin_lock(&raw mut listener.lock) };
-    listener.half[direction::IN as usize] = early;
-    // SAFETY: as above.
-    unsafe { bpf_spin_unlock(&raw mut listener.lock) };
+        bytes: packet.len,
+    });
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     let part = Part {

@@ -21,7 +21,7 @@ use aya_ebpf::programs::SkBuffContext;
 
 use crate::address::IPPROTO_TCP;
 use crate::maps::PAYLOAD;
-use crate::sock::{self, Burst, ESTABLISHED, Sock, TAKEN_OVER};
+use crate::sock::{self, ESTABLISHED, Sock, TAKEN_OVER};
 use crate::{emit, task};
 use head::Part;
 use parse::Packet;
@@ -34,8 +34,6 @@ struct Counted {
     offset: u32,
     /// Payload bytes that were not seen before.
     new: u32,
-    /// The burst that this packet closed; no packets: none.
-    ended: Burst,
 }
 
 /// Looks at a packet of a socket.
@@ -54,6 +52,11 @@ pub fn packet(ctx: &SkBuffContext, way: u32) {
             None => return,
         },
     };
+    if let Some(segment) = parse::plain(ctx)
+        && tcp::pass(sk, socket, &segment, way)
+    {
+        return;
+    }
     let Some(packet) = parse::parse(ctx) else {
         return;
     };
@@ -73,11 +76,10 @@ pub fn packet(ctx: &SkBuffContext, way: u32) {
     }
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    let first = burst::first(ctx, socket, &packet, way, now);
     let counted = if packet.protocol == IPPROTO_TCP {
-        tcp::count(sk, socket, &packet, way, &first, now)
+        tcp::count(ctx, sk, socket, &packet, way, now)
     } else {
-        udp::count(socket, &packet, way, &first, now)
+        udp::count(ctx, socket, &packet, way, now)
     };
     deliver(ctx, socket, &packet, way, &counted, now);
 }
@@ -129,9 +131,6 @@ fn deliver(
 ) {
     if packet.len == 0 {
         return;
-    }
-    if counted.ended.packets > 0 {
-        burst::send(socket, &counted.ended, now);
     }
     if way == direction::IN
         && let Some(owner) = task::remembered(socket.tgid)
