@@ -460,6 +460,9 @@ pub struct Flow {
         deserialize_with = "forever_some"
     )]
     pub protocol: Option<&'static str>,
+    /// The name of the server that is asked for: SNI, Host, or what a proxy is to connect to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<Arc<str>>,
     /// What became of it.
     pub result: Outcome,
     /// Payload bytes from the agent.

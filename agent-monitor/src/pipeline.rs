@@ -432,10 +432,15 @@ fn consequence(
                 Fact::Dns(_) => None,
                 Fact::Mining(fact) => mining.message(flow, fact, process.clone(), record.time),
                 Fact::Ssh(fact) => tunnel::wire_sizes(flow, fact, process.as_ref(), record.time),
+                Fact::Http(_) | Fact::Socks(_) => None,
             });
             // What a flow of another protocol merely contains is no news of it.
             let news = flow.protocol.and_then(|_| fact.in_words());
             news.and_then(|words| flow_body(flow, FlowState::Update, vec![words], record.time))
+        }
+        Change::Ambiguous => {
+            let words = "bytes came again that differ: both readings are looked into";
+            flow_body(flow, FlowState::Update, vec![words.to_owned()], record.time)
         }
         Change::Burst(burst) => {
             result.risen = relays.burst(flow, burst, related);
@@ -542,6 +547,7 @@ fn flow_body(flow: &Flow, state: FlowState, facts: Vec<String>, now: u64) -> Opt
         local: flow.local,
         remote: flow.remote?,
         protocol: flow.protocol,
+        server_name: flow.server_name.clone(),
         result: match (flow.established, state) {
             (Some(_), _) => Outcome::Established,
             (None, FlowState::Failed) => Outcome::Abandoned,

@@ -1,6 +1,6 @@
 //! Mining pools, by what is said on a flow.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use agent_monitor_common::event::FlowId;
@@ -39,14 +39,42 @@ struct Heard {
     stage: Option<usize>,
     /// What was said before it proved anything.
     held: Vec<String>,
+    /// Coin, pool, login and program, as soon as a message tells.
+    known: BTreeMap<&'static str, String>,
     /// Bytes of payload that were put into evidence.
     shown: usize,
 }
 
+/// Whether this is a node of one's own: on this machine, or on the port of
+/// bitcoind's test network of one (`-regtest`, chainparamsbase.cpp).
+fn is_own_node(flow: &Flow) -> bool {
+    const REGTEST: u16 = 18443;
+    flow.remote
+        .is_some_and(|remote| remote.ip.is_loopback() || remote.port == REGTEST)
+}
+
 impl Heard {
+    /// Notes who mines what, and where.
+    fn learn(&mut self, fact: &Fact) {
+        let coin = fact.coin.map(str::to_owned);
+        for (what, told) in [
+            ("coin", coin.as_ref()),
+            ("login", fact.identity.as_ref()),
+            ("mining program", fact.agent.as_ref()),
+            ("pool, by the miner's words", fact.pool.as_ref()),
+        ] {
+            let Some(told) = told else { continue };
+            // A wallet tells the coin best.
+            let better = what == "coin" && fact.identity.is_some();
+            if better || !self.known.contains_key(what) {
+                self.known.insert(what, told.clone());
+            }
+        }
+    }
+
     /// What was heard on this flow proves, together with `fact`.
-    fn stage(&mut self, fact: &Fact) -> Option<usize> {
-        if fact.weight == Weight::Weak {
+    fn stage(&mut self, fact: &Fact, weight: Weight) -> Option<usize> {
+        if weight == Weight::Weak {
             return Some(WEAK);
         }
         *(if fact.from_pool {
@@ -72,7 +100,7 @@ impl Heard {
         if !fact.plain || fact.side != usual {
             return None;
         }
-        Some(if fact.weight == Weight::Proof {
+        Some(if weight == Weight::Proof {
             BOTH_SIDES
         } else {
             ONE_SIDE
@@ -93,6 +121,11 @@ impl Mining {
         if cfg!(mutate = "mining-pool-protocol") {
             return None;
         }
+        // Whoever owns a node asks it for work too, and looks at what it gives.
+        let weight = match fact.is_asked_of_node() && is_own_node(flow) {
+            true => Weight::Weak,
+            false => fact.weight,
+        };
         let heard = self.heard.entry(flow.id).or_default();
         let speaker = if fact.from_pool {
             "the pool"
@@ -112,29 +145,48 @@ impl Mining {
                 ""
             }
         );
-        let stage = match heard.stage(fact) {
+        let stage = match heard.stage(fact, weight) {
             Some(stage) if heard.stage.is_none_or(|before| before < stage) => stage,
-            Some(_) => return None,
+            Some(_) => {
+                heard.learn(fact);
+                return None;
+            }
             None => {
                 if heard.held.len() < MAX_HELD {
                     heard.held.push(line);
                 }
+                heard.learn(fact);
                 return None;
             }
         };
         heard.stage = Some(stage);
         let mut evidence = std::mem::take(&mut heard.held);
         evidence.push(line);
-        let remote = flow
+        heard.learn(fact);
+        evidence.extend(
+            heard
+                .known
+                .iter()
+                .map(|(what, known)| format!("{what}: {known}")),
+        );
+        if flow.is_ambiguous {
+            evidence.push("some of the bytes came in two versions".to_owned());
+        }
+        let address = flow
             .remote
             .map_or_else(|| "an unknown address".to_owned(), |r| r.to_string());
+        // Names are as the agent sent them; the address is where it went.
+        let remote = match &flow.server_name {
+            Some(name) => {
+                evidence.push(format!("server name: {name}"));
+                format!("{name} ({address})")
+            }
+            None => address,
+        };
         let who = process.as_ref().map_or_else(
             || "A process of the agent".to_owned(),
             |process| format!("{}[{}]", process.comm, process.pid),
         );
-        if let Some(identity) = &fact.identity {
-            evidence.push(format!("as {identity}"));
-        }
         Some(Finding {
             rule: RULE,
             stage,
@@ -177,6 +229,8 @@ mod tests {
             begun: 0,
             established: None,
             protocol: None,
+            server_name: None,
+            is_ambiguous: false,
             bytes: [0; 2],
             packets: [0; 2],
             peer: None,
@@ -192,7 +246,10 @@ mod tests {
             weight,
             dialect: "stratum-v1",
             message: "a message".to_owned(),
+            coin: None,
             identity: None,
+            agent: None,
+            pool: None,
             plain: true,
             bytes: vec![b'x'; 200],
         }

@@ -1,21 +1,29 @@
 //! One flow of the table: its streams, its parsers, and what they need.
 
 use agent_monitor_common::event::FlowId;
-use agent_monitor_common::limits::HEAD_CAP;
+use agent_monitor_common::limits::{BURST_QUIET_NS, HEAD_CAP};
 use agent_monitor_common::policy::{FLOW_SEGMENTS, FlowControl};
 use bytes::Bytes;
 
-use super::stream::Stream;
+use super::stream::{Next, Stream};
 use super::{Change, Flow};
-use crate::decode::{Record, Way};
+use crate::decode::{Burst, Record, Way};
 use crate::event::Transport;
-use crate::protocol::{Answer, Fact, Input, PROTOCOLS, Parser, Side};
+use crate::protocol::layers::Layers;
+use crate::protocol::{Fact, Input, Side, Wants};
 
 /// Quiet after which a UDP flow is forgotten: it has no end of its own.
 const IDLE_NS: u64 = 60_000_000_000;
 /// Quiet after which an attempt is forgotten: a SYN is repeated for at most
 /// 127 s (net.ipv4.tcp_syn_retries 6), and some attempts fail before the first.
 const ATTEMPT_NS: u64 = 150_000_000_000;
+/// Bytes of a flow that are parsed, counted anew when something new begins.
+const PARSED_MAX: u32 = 64 * 1024;
+/// New beginnings on a flow that are looked into at once, and how often after that.
+const AGAIN_AT_ONCE: u32 = 4;
+const AGAIN_EVERY_NS: u64 = 5_000_000_000;
+/// Other readings of a flow's stream that are parsed.
+const READINGS_MAX: u32 = 8;
 
 /// A wish for the kernel: how much of a flow to send up, or that it is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +38,26 @@ pub struct Steering {
 pub(super) struct Followed {
     pub flow: Flow,
     pub streams: [Stream; 2],
-    pub parsers: Vec<(&'static str, Box<dyn Parser>)>,
+    /// Its protocols, from its first byte on.
+    layers: Option<Box<Layers>>,
+    /// The same for a stream that was sent in two versions, by the last one.
+    other: Option<Box<Layers>>,
+    readings: u32,
     pub last: u64,
+    /// Bytes held, as counted by the table.
+    pub counted: usize,
     /// The kernel was told something about it.
     pub steered: bool,
-    /// The kernel sends its segments' sizes.
-    segments: bool,
+    /// What the kernel sends of it.
+    control: FlowControl,
+    /// Place in either stream from which on bytes count as parsed.
+    base: u32,
+    /// Bytes that were parsed since.
+    parsed: u32,
+    /// Who sent last, and when: a change or a pause may begin something new.
+    turn: Option<(Side, u64)>,
+    again: u32,
+    again_at: u64,
 }
 
 impl Followed {
@@ -54,6 +76,8 @@ impl Followed {
                 begun: record.time,
                 established: None,
                 protocol: None,
+                server_name: None,
+                is_ambiguous: false,
                 bytes: [0; 2],
                 packets: [0; 2],
                 peer: None,
@@ -61,13 +85,21 @@ impl Followed {
                 closed: None,
             },
             streams: [Stream::default(), Stream::default()],
-            parsers: PROTOCOLS
-                .iter()
-                .map(|protocol| (protocol.name, (protocol.parser)()))
-                .collect(),
+            layers: None,
+            other: None,
+            readings: 0,
             last: record.time,
+            counted: 0,
             steered: false,
-            segments: false,
+            control: FlowControl {
+                head_cap: HEAD_CAP,
+                flags: 0,
+            },
+            base: 0,
+            parsed: 0,
+            turn: None,
+            again: 0,
+            again_at: 0,
         }
     }
 
@@ -90,23 +122,45 @@ impl Followed {
         now.saturating_sub(self.last) > idle
     }
 
-    /// Asks the kernel for segment sizes while a parser needs them.
+    /// Bytes of memory that its streams hold.
+    pub fn held(&self) -> usize {
+        self.streams.iter().map(Stream::held).sum()
+    }
+
+    /// Asks the kernel for more while a parser needs more, and for bursts alone
+    /// once it has its answer.
     pub fn wish(&mut self) -> Option<Steering> {
-        let wanted = match self.parsers.as_slice() {
-            [(_, parser)] => parser.wants_segments(),
-            _ => false,
+        let layers = [&self.layers, &self.other];
+        let wants = (layers.into_iter().flatten())
+            .map(|layers| layers.wants())
+            .max()
+            .unwrap_or(Wants::Head);
+        let spent = self.parsed >= PARSED_MAX;
+        // The kernel looks a wish up when a burst begins: raised in good time.
+        let window = (2 * self.parsed).next_power_of_two();
+        let window = window.clamp(HEAD_CAP, PARSED_MAX);
+        let head_cap = match wants {
+            Wants::Nothing => 0,
+            Wants::Bytes if !spent => self.base.saturating_add(window),
+            _ if self.base > 0 => 0,
+            _ => HEAD_CAP,
         };
-        if wanted == self.segments {
+        let control = FlowControl {
+            head_cap,
+            flags: if wants == Wants::Segments {
+                FLOW_SEGMENTS
+            } else {
+                0
+            },
+        };
+        if control == self.control {
             return None;
         }
-        self.segments = wanted;
+        self.control = control;
         self.steered = true;
         Some(Steering {
             flow: self.flow.id,
-            control: Some(FlowControl {
-                head_cap: HEAD_CAP,
-                flags: if wanted { FLOW_SEGMENTS } else { 0 },
-            }),
+            control: Some(control),
         })
     }
 
@@ -120,41 +174,217 @@ impl Followed {
         changed: &mut impl FnMut(&Flow, Change),
     ) {
         let mut stream = std::mem::take(&mut self.streams[index(way)]);
-        stream.bytes(self.last, offset, data, segment_left, |input| {
-            self.feed(way, input, changed)
+        let mut differing = Vec::new();
+        stream.bytes(self.last, offset, data, segment_left, |next| match next {
+            Next::Input(input) => self.feed(way, input, changed),
+            Next::Differs(offset, bytes) => differing.push((offset, bytes.to_vec())),
         });
         self.streams[index(way)] = stream;
+        for (offset, bytes) in differing {
+            self.differs(way, offset, &bytes, changed);
+        }
     }
 
-    pub fn feed(&mut self, way: Way, input: Input<'_>, changed: &mut impl FnMut(&Flow, Change)) {
-        // On a loopback pair both ends see the same bytes: one is enough.
-        if self.flow.peer.is_some() && !self.flow.is_outbound() {
+    /// Takes a segment of which only the size is known.
+    pub fn size(
+        &mut self,
+        way: Way,
+        offset: u32,
+        bytes: u32,
+        changed: &mut impl FnMut(&Flow, Change),
+    ) {
+        self.take(way, offset, Bytes::new(), bytes, changed);
+    }
+
+    /// Feeds what still waits: nothing more will come.
+    pub fn flush(&mut self, changed: &mut impl FnMut(&Flow, Change)) {
+        for way in [Way::Out, Way::In] {
+            let mut stream = std::mem::take(&mut self.streams[index(way)]);
+            stream.flush(|next| {
+                if let Next::Input(input) = next {
+                    self.feed(way, input, changed);
+                }
+            });
+            self.streams[index(way)] = stream;
+        }
+    }
+
+    /// Lets go of what its streams hold; says whether something waited.
+    pub fn let_go(&mut self, changed: &mut impl FnMut(&Flow, Change)) -> bool {
+        let waited = self.streams.iter().any(Stream::is_waiting);
+        self.flush(changed);
+        self.streams.iter_mut().for_each(Stream::forget_kept);
+        waited
+    }
+
+    /// Lets go of all that only a live flow needs.
+    pub fn end(&mut self) {
+        self.layers = None;
+        self.other = None;
+        self.streams = Default::default();
+    }
+
+    /// Looks at a burst's first bytes, of which the parsers saw nothing, for
+    /// something new.
+    pub fn burst(&mut self, burst: &Burst, changed: &mut impl FnMut(&Flow, Change)) {
+        let (Ok(offset), Ok(bytes)) = (u32::try_from(burst.offset), u32::try_from(burst.bytes))
+        else {
+            return;
+        };
+        let unseen = self.flow.transport == Transport::Tcp
+            && self.streams[index(burst.way)].next() <= offset;
+        if !unseen
+            || self.is_other_end()
+            || !self.may_begin_again(&burst.data, burst.first, Wants::Segments)
+        {
             return;
         }
-        let side = match (way, self.flow.agent_side()) {
+        // What was not captured of the two streams will not come.
+        for way in [Way::Out, Way::In] {
+            let at = u32::try_from(self.flow.bytes[index(way)]).unwrap_or(u32::MAX);
+            let at = if way == burst.way { offset } else { at };
+            self.streams[index(way)].jump(at);
+            self.feed(way, Input::Gap, changed);
+            self.base = self.base.max(at);
+        }
+        self.parsed = 0;
+        self.take(
+            burst.way,
+            offset,
+            Bytes::copy_from_slice(&burst.data),
+            bytes,
+            changed,
+        );
+        self.streams[index(burst.way)].jump(offset.saturating_add(bytes));
+        let left = bytes.saturating_sub(u32::try_from(burst.data.len()).unwrap_or(u32::MAX));
+        self.feed(burst.way, Input::Skipped(left), changed);
+    }
+
+    /// Whether these bytes look like the beginning of something that no parser
+    /// follows, and may be looked into. Who wants less than `wants` gets nothing.
+    fn may_begin_again(&mut self, bytes: &[u8], now: u64, wants: Wants) -> bool {
+        let Some(layers) = &mut self.layers else {
+            return false;
+        };
+        let due = self.again < AGAIN_AT_ONCE || now >= self.again_at.saturating_add(AGAIN_EVERY_NS);
+        if !due || layers.is_followed(wants) || !layers.begin_again(bytes) {
+            return false;
+        }
+        self.again += 1;
+        self.again_at = now;
+        true
+    }
+
+    /// On a loopback pair both ends see the same bytes: one is enough.
+    fn is_other_end(&self) -> bool {
+        self.flow.peer.is_some() && !self.flow.is_outbound()
+    }
+
+    fn side(&self, way: Way) -> Side {
+        match (way, self.flow.agent_side()) {
             (Way::Out, side) => side,
             (Way::In, Side::Initiator) => Side::Responder,
             (Way::In, Side::Responder) => Side::Initiator,
-        };
-        let mut facts: Vec<Fact> = Vec::new();
-        let mut found = None;
-        self.parsers.retain_mut(|(name, parser)| {
-            let answer = parser.feed(side, input, &mut facts);
-            if answer == Answer::Found && found.is_none() {
-                found = Some(*name);
+        }
+    }
+
+    fn feed(&mut self, way: Way, input: Input<'_>, changed: &mut impl FnMut(&Flow, Change)) {
+        if self.is_other_end() {
+            return;
+        }
+        let side = self.side(way);
+        if let Input::Bytes(bytes) = input {
+            let turn = self.turn.is_some_and(|(before, at)| {
+                side != before || self.last.saturating_sub(at) > BURST_QUIET_NS
+            });
+            self.turn = Some((side, self.last));
+            if turn && self.may_begin_again(bytes, self.last, Wants::Head) {
+                self.parsed = 0;
+                self.base = self.streams[0].next().max(self.streams[1].next());
             }
-            answer != Answer::NotThis
-        });
-        if let Some(name) = found
-            && self.flow.protocol.is_none()
-        {
-            self.flow.protocol = Some(name);
-            self.parsers.retain(|(other, _)| *other == name);
+            let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            self.parsed = self.parsed.saturating_add(length);
+        }
+        let mut facts: Vec<Fact> = Vec::new();
+        let layers = self.layers.get_or_insert_default();
+        layers.feed(side, input, &mut facts);
+        let protocol = layers.protocol();
+        if let Some(other) = &mut self.other {
+            let mut others: Vec<Fact> = Vec::new();
+            other.feed(side, input, &mut others);
+            others.retain(|fact| !facts.contains(fact));
+            facts.extend(others);
+        }
+        self.tell(protocol, facts, changed);
+    }
+
+    fn tell(
+        &mut self,
+        protocol: Option<&'static str>,
+        facts: Vec<Fact>,
+        changed: &mut impl FnMut(&Flow, Change),
+    ) {
+        for name in facts.iter().filter_map(Fact::server_name) {
+            let known = &mut self.flow.server_name;
+            known.get_or_insert_with(|| name.into());
+        }
+        if protocol.is_some() && protocol != self.flow.protocol {
+            self.flow.protocol = protocol;
             changed(&self.flow, Change::Identified);
         }
         for fact in facts {
             changed(&self.flow, Change::Fact(fact));
         }
+    }
+
+    /// At this place of a stream came other bytes than before. Which of them the
+    /// receiver took is not known, so both readings are parsed.
+    fn differs(
+        &mut self,
+        way: Way,
+        offset: u32,
+        bytes: &[u8],
+        changed: &mut impl FnMut(&Flow, Change),
+    ) {
+        if self.is_other_end() {
+            return;
+        }
+        if !self.flow.is_ambiguous {
+            self.flow.is_ambiguous = true;
+            changed(&self.flow, Change::Ambiguous);
+        }
+        if self.readings == READINGS_MAX {
+            return;
+        }
+        self.readings += 1;
+        let kept = |of: Way| self.streams[index(of)].kept().to_vec();
+        let mut first = [(Way::Out, kept(Way::Out)), (Way::In, kept(Way::In))];
+        // Who began the flow speaks first.
+        if self.side(Way::Out) == Side::Responder {
+            first.reverse();
+        }
+        let mut last = first.clone();
+        for (_, stream) in last.iter_mut().filter(|(of, _)| *of == way) {
+            let at = offset as usize;
+            let end = at.saturating_add(bytes.len()).min(stream.len());
+            if let Some(place) = stream.get_mut(at..end) {
+                place.copy_from_slice(&bytes[..end - at]);
+            }
+        }
+        let parse = |streams: &[(Way, Vec<u8>); 2]| {
+            let mut layers = Box::<Layers>::default();
+            let mut facts = Vec::new();
+            for (way, stream) in streams {
+                layers.feed(self.side(*way), Input::Bytes(stream), &mut facts);
+            }
+            (layers, facts)
+        };
+        let (_, before) = parse(&first);
+        let (other, mut facts) = parse(&last);
+        facts.retain(|fact| !before.contains(fact));
+        let protocol = other.protocol().filter(|_| self.flow.protocol.is_none());
+        self.other = Some(other);
+        self.tell(protocol, facts, changed);
     }
 }
 

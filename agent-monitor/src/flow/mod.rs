@@ -48,6 +48,10 @@ pub struct Flow {
     pub established: Option<u64>,
     /// Its protocol, once a parser has found it.
     pub protocol: Option<&'static str>,
+    /// The name of the server that is asked for: SNI, Host, or what a proxy is to connect to.
+    pub server_name: Option<Arc<str>>,
+    /// Some place of a stream was sent with different bytes.
+    pub is_ambiguous: bool,
     /// Payload bytes out and in, as of the last burst or the end.
     pub bytes: [u64; 2],
     /// Segments with payload out and in.
@@ -104,6 +108,8 @@ pub enum Change {
     Identified,
     /// A parser noticed something.
     Fact(Fact),
+    /// Some place of a stream came again with other bytes.
+    Ambiguous,
     /// A burst ended.
     Burst(Burst),
     /// It never was established.

@@ -2,10 +2,13 @@
 //!
 //! The kernel sends pieces by their place in the stream. A piece that is ahead
 //! waits, bounded in number, bytes and time, for what is missing; when that does
-//! not come, the hole is passed on as bytes that were not captured.
+//! not come, the hole is passed on as bytes that were not captured. Of bytes that
+//! come twice the first version is handed on; that the second differs is told,
+//! as only the receiver knows which one it took.
 
 use std::collections::BTreeMap;
 
+use agent_monitor_common::limits::HEAD_CAP;
 use bytes::Bytes;
 
 use crate::protocol::Input;
@@ -19,6 +22,8 @@ const MAX_WAITING_BYTES: usize = 16 << 10;
 /// side sends a few KiB of a flow, so a short session would never fill the
 /// other two bounds.
 const MAX_WAIT_NS: u64 = 500_000_000;
+/// Bytes from the stream's begin that are kept to compare with what comes again.
+const MAX_KEPT: usize = HEAD_CAP as usize;
 
 /// A piece of a stream: a chunk of a segment, or just its size.
 #[derive(Clone, Debug)]
@@ -30,6 +35,15 @@ struct Piece {
     since: u64,
 }
 
+/// What a stream hands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next<'a> {
+    /// The next part.
+    Input(Input<'a>),
+    /// At this place came other bytes than were handed on before.
+    Differs(u32, &'a [u8]),
+}
+
 /// One direction of a flow.
 #[derive(Debug, Default)]
 pub struct Stream {
@@ -37,8 +51,14 @@ pub struct Stream {
     next: u32,
     /// End of the segment that the last piece was cut from.
     segment_end: u32,
-    waiting: BTreeMap<u32, Piece>,
+    /// By place, then in order of their coming.
+    waiting: BTreeMap<(u32, u32), Piece>,
     waiting_bytes: usize,
+    arrivals: u32,
+    /// The stream's first bytes as handed on, as far as they have no hole.
+    kept: Vec<u8>,
+    /// Nothing more is kept.
+    forgetful: bool,
 }
 
 impl Stream {
@@ -51,7 +71,7 @@ impl Stream {
         offset: u32,
         data: Bytes,
         segment_left: u32,
-        mut hand_on: impl FnMut(Input<'_>),
+        mut hand_on: impl FnMut(Next<'_>),
     ) {
         // A record is a slice of memory shared with hundreds of others, all of
         // which it would keep for as long as it waits.
@@ -60,25 +80,65 @@ impl Stream {
         } else {
             data
         };
-        self.waiting_bytes += data.len();
         let piece = Piece {
             data,
             segment_left,
             since: now,
         };
-        if let Some(old) = self.waiting.insert(offset, piece) {
-            self.waiting_bytes -= old.data.len();
+        let same = |other: &Piece| other.data == piece.data && other.segment_left == segment_left;
+        let mut there = self.waiting.range((offset, 0)..=(offset, u32::MAX));
+        if !there.any(|(_, other)| same(other)) {
+            self.waiting_bytes += piece.data.len();
+            self.arrivals = self.arrivals.wrapping_add(1);
+            self.waiting.insert((offset, self.arrivals), piece);
         }
-        self.advance(now, &mut hand_on);
+        self.advance(now, false, &mut hand_on);
     }
 
     /// Takes a segment of which only the size is known.
-    pub fn size(&mut self, now: u64, offset: u32, bytes: u32, hand_on: impl FnMut(Input<'_>)) {
+    pub fn size(&mut self, now: u64, offset: u32, bytes: u32, hand_on: impl FnMut(Next<'_>)) {
         self.bytes(now, offset, Bytes::new(), bytes, hand_on);
     }
 
-    fn advance(&mut self, now: u64, hand_on: &mut impl FnMut(Input<'_>)) {
-        while let Some((&offset, _)) = self.waiting.first_key_value() {
+    /// Hands on what still waits: nothing more will come, or not in time.
+    pub fn flush(&mut self, mut hand_on: impl FnMut(Next<'_>)) {
+        self.advance(0, true, &mut hand_on);
+    }
+
+    /// Goes on at `offset`; what is before it is not waited for.
+    pub fn jump(&mut self, offset: u32) {
+        self.forget_kept();
+        self.next = self.next.max(offset);
+    }
+
+    /// Place after the last byte handed on.
+    pub fn next(&self) -> u32 {
+        self.next
+    }
+
+    /// The stream's first bytes, as far as they are kept.
+    pub fn kept(&self) -> &[u8] {
+        &self.kept
+    }
+
+    /// Keeps no bytes to compare with any more.
+    pub fn forget_kept(&mut self) {
+        self.forgetful = true;
+        self.kept = Vec::new();
+    }
+
+    /// Whether a piece waits for what is missing before it.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Bytes of memory that wait or are kept.
+    pub fn held(&self) -> usize {
+        self.waiting_bytes + self.kept.capacity()
+    }
+
+    fn advance(&mut self, now: u64, all: bool, hand_on: &mut impl FnMut(Next<'_>)) {
+        while let Some((&(offset, _), _)) = self.waiting.first_key_value() {
             if offset > self.next {
                 let cut = self.segment_end > self.next && offset == self.segment_end;
                 let full =
@@ -87,10 +147,10 @@ impl Stream {
                     let since = self.waiting.values().map(|piece| piece.since).min();
                     since.is_some_and(|since| now.saturating_sub(since) > MAX_WAIT_NS)
                 };
-                if !cut && !full && !old() {
+                if !all && !cut && !full && !old() {
                     return;
                 }
-                hand_on(Input::Skipped(offset - self.next));
+                hand_on(Next::Input(Input::Skipped(offset - self.next)));
                 self.next = offset;
             }
             let Some((_, piece)) = self.waiting.pop_first() else {
@@ -101,37 +161,65 @@ impl Stream {
         }
     }
 
-    fn hand_on(&mut self, offset: u32, piece: &Piece, hand_on: &mut impl FnMut(Input<'_>)) {
+    fn hand_on(&mut self, offset: u32, piece: &Piece, hand_on: &mut impl FnMut(Next<'_>)) {
         self.segment_end = self
             .segment_end
             .max(offset.saturating_add(piece.segment_left));
         if piece.data.is_empty() {
             let end = offset.saturating_add(piece.segment_left);
             if end > self.next {
-                hand_on(Input::Skipped(end - self.next));
+                hand_on(Next::Input(Input::Skipped(end - self.next)));
                 self.next = end;
             }
             return;
         }
+        if let Some(before) = self.kept.get(offset as usize..) {
+            let both = before.len().min(piece.data.len());
+            if before[..both] != piece.data[..both] {
+                hand_on(Next::Differs(offset, &piece.data));
+            }
+        }
         // Bytes that were handed on before are a retransmission.
         let known = (self.next - offset) as usize;
         if let Some(new) = piece.data.get(known..).filter(|new| !new.is_empty()) {
-            hand_on(Input::Bytes(new));
+            self.keep(new);
+            hand_on(Next::Input(Input::Bytes(new)));
             self.next = self
                 .next
                 .saturating_add(u32::try_from(new.len()).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// Keeps bytes at `next`, if there is no hole before them.
+    fn keep(&mut self, new: &[u8]) {
+        if !self.forgetful && self.kept.len() == self.next as usize {
+            let room = MAX_KEPT - self.kept.len();
+            self.kept.extend_from_slice(&new[..new.len().min(room)]);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     #[derive(Debug, PartialEq)]
     enum Out {
         Bytes(Vec<u8>),
         Skipped(u32),
+        Differs(u32, Vec<u8>),
+    }
+
+    fn told(next: Next<'_>) -> Out {
+        match next {
+            Next::Input(Input::Bytes(bytes)) => Out::Bytes(bytes.to_vec()),
+            Next::Input(Input::Skipped(bytes)) => Out::Skipped(bytes),
+            Next::Input(Input::Gap) => unreachable!("streams know the size of every hole"),
+            Next::Differs(offset, bytes) => Out::Differs(offset, bytes.to_vec()),
+        }
     }
 
     /// Offset, bytes, bytes of the segment from there on.
@@ -148,12 +236,8 @@ mod tests {
         let mut out = Vec::new();
         for &(at, (offset, data, left)) in pieces {
             let data = Bytes::from_static(data);
-            stream.bytes(at * 1_000_000, offset, data, left, |input| {
-                out.push(match input {
-                    Input::Bytes(bytes) => Out::Bytes(bytes.to_vec()),
-                    Input::Skipped(bytes) => Out::Skipped(bytes),
-                    Input::Gap => unreachable!("streams know the size of every hole"),
-                });
+            stream.bytes(at * 1_000_000, offset, data, left, |next| {
+                out.push(told(next))
             });
         }
         out
@@ -247,5 +331,84 @@ mod tests {
         stream.bytes(0, 8, arena.slice(8..9), 1, |_| ());
         assert_eq!(stream.waiting.len(), 1);
         assert!(arena.is_unique());
+    }
+
+    #[test]
+    fn other_bytes_at_a_place_that_was_handed_on_are_told() {
+        assert_eq!(
+            run(&[(0, b"abc", 3), (1, b"bX", 2), (1, b"bYd", 3)]),
+            [
+                Out::Bytes(b"abc".into()),
+                Out::Differs(1, b"bX".into()),
+                Out::Differs(1, b"bYd".into()),
+                Out::Bytes(b"d".into()),
+            ]
+        );
+    }
+
+    #[test]
+    fn other_bytes_among_those_that_wait_are_told() {
+        assert_eq!(
+            run(&[(1, b"bc", 2), (1, b"XX", 2), (1, b"bc", 2), (0, b"a", 1)]),
+            [
+                Out::Bytes(b"a".into()),
+                Out::Bytes(b"bc".into()),
+                Out::Differs(1, b"XX".into()),
+            ]
+        );
+    }
+
+    #[test]
+    fn at_the_end_what_waits_is_handed_on_with_its_holes() {
+        let mut stream = Stream::default();
+        for (offset, data) in [(2, &b"c"[..]), (5, b"f")] {
+            stream.bytes(0, offset, Bytes::from_static(data), 1, |_| panic!("waits"));
+        }
+        let mut out = Vec::new();
+        stream.flush(|next| out.push(told(next)));
+        let bytes = |byte: &[u8]| Out::Bytes(byte.into());
+        let skipped = [Out::Skipped(2), bytes(b"c"), Out::Skipped(2), bytes(b"f")];
+        assert_eq!(out, skipped);
+        assert_eq!(stream.held(), stream.kept.capacity());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn pieces_in_any_order_and_overlap_give_the_stream(
+            mut cuts in vec((0..200usize, 1..40usize), 1..60),
+            length in 1..240usize,
+        ) {
+            let all: Vec<u8> = (0..length).map(|n| n as u8).collect();
+            let mut stream = Stream::default();
+            let mut out = Vec::new();
+            // Whatever is missing comes at last.
+            cuts.extend((0..length).step_by(30).map(|at| (at, 40)));
+            for (offset, size) in cuts {
+                let end = (offset + size).min(length);
+                let Some(data) = all.get(offset..end) else { continue };
+                let data = Bytes::copy_from_slice(data);
+                let size = data.len() as u32;
+                stream.bytes(0, offset as u32, data, size, |next| match next {
+                    Next::Input(Input::Bytes(bytes)) => out.extend_from_slice(bytes),
+                    Next::Input(Input::Skipped(bytes)) => out.resize(out.len() + bytes as usize, 0),
+                    other => panic!("{other:?}"),
+                });
+            }
+            prop_assert_eq!(out.len(), length);
+            prop_assert!(stream.held() <= 2 * MAX_KEPT + MAX_WAITING_BYTES);
+        }
+
+        #[test]
+        fn no_input_panics_or_holds_more_than_the_bound(
+            pieces in vec((any::<u32>(), vec(any::<u8>(), 0..600), any::<u32>(), any::<u64>()), 0..200),
+        ) {
+            let mut stream = Stream::default();
+            for (offset, data, left, now) in pieces {
+                stream.bytes(now, offset % 5000, data.into(), left, |_| ());
+                prop_assert!(stream.held() <= 2 * MAX_KEPT + MAX_WAITING_BYTES);
+            }
+        }
     }
 }

@@ -15,7 +15,6 @@ use super::handshake::Handshakes;
 use super::{Change, Flow};
 use crate::decode::{Body, Burst, Connect, Head, Record, Way};
 use crate::event::{Address, Direction, Transport};
-use crate::protocol::Input;
 
 /// Flows that are followed at once.
 pub const MAX_FLOWS: usize = 16_384;
@@ -27,6 +26,9 @@ const EVICT: usize = MAX_FLOWS / 16;
 const MAX_CLOSED: usize = 1_024;
 /// Agents whose evictions are told apart; further ones count as agent 0's.
 const MAX_COUNTED: usize = 4_096;
+/// Bytes that wait for what is missing before them, or are kept to compare
+/// with, of all flows together.
+const MAX_HELD: usize = 8 << 20;
 /// How often quiet flows are looked for.
 const SWEEP_NS: u64 = 10_000_000_000;
 /// include/uapi/linux/in.h.
@@ -41,6 +43,9 @@ pub struct Table {
     /// Established flows, to find the other end of a loopback pair.
     ends: HashMap<End, FlowId>,
     handshakes: Handshakes,
+    /// Bytes that streams hold, and whose they are, oldest first.
+    held: usize,
+    holding: VecDeque<FlowId>,
     /// Wishes for the kernel since they were last taken.
     pub steering: Vec<Steering>,
     /// Flows, and first bytes of flows, dropped because a table was full.
@@ -119,17 +124,8 @@ impl Table {
                 let Some(followed) = self.entry(record, *flow, &mut changed) else {
                     return;
                 };
-                let mut inputs = Vec::new();
-                followed.streams[index(*way)].size(record.time, *offset, *bytes, |input| {
-                    if let Input::Skipped(bytes) = input {
-                        inputs.push(bytes);
-                    }
-                });
-                for bytes in inputs {
-                    followed.feed(*way, Input::Skipped(bytes), &mut changed);
-                }
-                let wish = followed.wish();
-                self.steering.extend(wish);
+                followed.size(*way, *offset, *bytes, &mut changed);
+                self.settle(*flow, &mut changed);
             }
             Body::Burst(burst) => self.burst(record, burst, &mut changed),
             Body::Closed {
@@ -147,6 +143,7 @@ impl Table {
                 followed.flow.remote.get_or_insert(*remote);
                 followed.flow.bytes = *bytes;
                 followed.flow.packets = *packets;
+                followed.flush(&mut changed);
                 followed.flow.closed = Some(record.time);
                 let change = if *failed {
                     Change::Failed
@@ -217,8 +214,7 @@ impl Table {
         for (offset, (data, segment_left)) in chunks {
             followed.take(Way::In, offset, data, segment_left, changed);
         }
-        let wish = followed.wish();
-        self.steering.extend(wish);
+        self.settle(id, changed);
         if let Some(peer) = peer
             && let Some(other) = self.flows.get_mut(&peer)
         {
@@ -248,8 +244,40 @@ impl Table {
             head.segment_left,
             changed,
         );
-        let wish = followed.wish();
-        self.steering.extend(wish);
+        self.settle(head.flow, changed);
+    }
+
+    /// After bytes of a flow were taken: what the kernel is to send of it, and
+    /// that streams hold no more than they may in all.
+    fn settle(&mut self, id: FlowId, changed: &mut impl FnMut(&Flow, Change)) {
+        let Some(followed) = self.flows.get_mut(&id) else {
+            return;
+        };
+        self.steering.extend(followed.wish());
+        let held = followed.held();
+        if followed.counted == 0 && held > 0 {
+            self.holding.push_back(id);
+        }
+        self.held = self.held + held - followed.counted;
+        followed.counted = held;
+        if self.holding.len() > 2 * MAX_FLOWS {
+            let flows = &self.flows;
+            self.holding
+                .retain(|id| flows.get(id).is_some_and(|followed| followed.counted > 0));
+        }
+        while self.held > MAX_HELD {
+            let Some(oldest) = self.holding.pop_front() else {
+                return;
+            };
+            let Some(followed) = self.flows.get_mut(&oldest) else {
+                continue;
+            };
+            self.held -= followed.counted;
+            followed.counted = 0;
+            let agent = followed.flow.agent;
+            let waited = followed.let_go(changed);
+            self.count(agent, u64::from(waited));
+        }
     }
 
     fn burst(&mut self, record: &Record, burst: &Burst, changed: &mut impl FnMut(&Flow, Change)) {
@@ -268,6 +296,10 @@ impl Table {
             flow.packets[way] += u64::from(burst.packets);
         }
         changed(flow, Change::Burst(burst.clone()));
+        if !is_closed {
+            followed.burst(burst, changed);
+            self.settle(burst.flow, changed);
+        }
     }
 
     /// A live flow, which may be new; nothing for one that is closed.
@@ -351,7 +383,8 @@ impl Table {
 
     fn drop_live(&mut self, id: FlowId, changed: &mut impl FnMut(&Flow, Change)) {
         self.release(id);
-        if let Some(followed) = self.flows.remove(&id) {
+        if let Some(mut followed) = self.flows.remove(&id) {
+            followed.flush(changed);
             changed(&followed.flow, Change::Evicted);
         }
     }
@@ -360,8 +393,7 @@ impl Table {
     fn close(&mut self, id: FlowId) {
         self.release(id);
         if let Some(followed) = self.flows.get_mut(&id) {
-            followed.parsers = Vec::new();
-            followed.streams = Default::default();
+            followed.end();
         }
         self.closed.push_back(id);
         if self.closed.len() > MAX_CLOSED
@@ -373,9 +405,10 @@ impl Table {
 
     /// Lets go of what is held for a live flow elsewhere.
     fn release(&mut self, id: FlowId) {
-        let Some(followed) = self.flows.get(&id) else {
+        let Some(followed) = self.flows.get_mut(&id) else {
             return;
         };
+        self.held -= std::mem::take(&mut followed.counted);
         let flow = &followed.flow;
         if let (Some(local), Some(remote)) = (flow.local, flow.remote) {
             let end = end(flow.agent, local, remote);

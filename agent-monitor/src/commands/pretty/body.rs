@@ -151,6 +151,10 @@ fn flow(line: &mut Line, body: &Value) {
         line.push(PLAIN, " ");
         line.push(BOLD, protocol);
     }
+    if let Some(name) = body.pointer("/server_name").and_then(Value::as_str) {
+        line.push(PLAIN, " ");
+        line.push(PLAIN, name);
+    }
     let facts: Vec<_> = strings(body, "/facts").collect();
     if !facts.is_empty() {
         // What is new; sizes so far are told when it closes.

@@ -195,6 +195,7 @@ fn flow(state: FlowState) -> Flow {
         local: None,
         remote: network(Outcome::Established).remote,
         protocol: Some("ssh"),
+        server_name: None,
         result: Outcome::Established,
         bytes_out: 1234,
         bytes_in: 56,

@@ -37,6 +37,8 @@ fn flow(cookie: u64, agent: u64, remote: [u8; 4], begun: u64) -> Flow {
         begun,
         established: Some(begun),
         protocol: None,
+        server_name: None,
+        is_ambiguous: false,
         bytes: [0; 2],
         packets: [0; 2],
         peer: None,

@@ -20,7 +20,7 @@ mod tests;
 
 pub use kexinit::Algorithms;
 
-use super::{Answer, Input, Parser, Side};
+use super::{Answer, Input, Parser, Side, Wants};
 use grammar::Grammar;
 use kexinit::KexInit;
 use stream::{Piece, Stream};
@@ -106,8 +106,11 @@ impl Parser for Ssh {
         }
     }
 
-    fn wants_segments(&self) -> bool {
-        self.found && !matches!(self.sizes, Sizes::Over)
+    fn wants(&self) -> Wants {
+        match self.sizes {
+            Sizes::Over => Wants::Nothing,
+            Sizes::Followed(_) | Sizes::NotYet => Wants::Segments,
+        }
     }
 }
 

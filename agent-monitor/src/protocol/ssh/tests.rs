@@ -350,7 +350,7 @@ fn a_gap_stops_the_sizes_but_not_the_protocol() {
             if n == at {
                 ssh.feed(segment.side, Input::Gap, &mut facts);
                 let before = facts.len();
-                assert!(!ssh.wants_segments());
+                assert_ne!(ssh.wants(), Wants::Segments);
                 for later in &segments[at..] {
                     let answer = ssh.feed(later.side, Input::Bytes(&later.bytes()), &mut facts);
                     assert_eq!(answer, Answer::Found);
@@ -373,14 +373,19 @@ fn a_gap_stops_the_sizes_but_not_the_protocol() {
 
 #[test]
 fn segments_are_wanted_until_there_is_nothing_more_to_learn() {
-    assert!(
-        run(&capture("chacha20-R-localhost")[..16])
-            .1
-            .wants_segments()
+    assert_eq!(
+        run(&capture("chacha20-R-localhost")[..16]).1.wants(),
+        Wants::Segments
     );
-    assert!(!run(&capture("chacha20-command")).1.wants_segments());
-    assert!(!run(&capture("chacha20-R-traffic")).1.wants_segments());
-    assert!(!Ssh::default().wants_segments());
+    assert_eq!(run(&capture("chacha20-command")).1.wants(), Wants::Nothing);
+    assert_eq!(
+        run(&capture("chacha20-R-traffic")).1.wants(),
+        Wants::Nothing
+    );
+    assert_eq!(
+        run(&capture("chacha20-R-localhost")[..2]).1.wants(),
+        Wants::Segments
+    );
 }
 
 fn first(side: Side, bytes: &[u8]) -> (Answer, Vec<AnyFact>) {

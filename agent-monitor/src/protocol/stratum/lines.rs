@@ -20,7 +20,8 @@ pub(super) struct Lines {
 
 #[derive(Default, PartialEq, Eq)]
 enum State {
-    /// Nothing but blanks since the start of the line, or since an object that began it.
+    /// Nothing but blanks since the start of the line, or since an object that
+    /// began it. A list of objects (JSON-RPC 2.0, 6) is taken apart.
     #[default]
     Start,
     Object,
@@ -56,7 +57,7 @@ impl Lines {
                         self.state = State::Object;
                         (self.depth, self.in_string, self.escaped) = (1, false, false);
                         self.object.push(byte);
-                    } else if !byte.is_ascii_whitespace() {
+                    } else if !byte.is_ascii_whitespace() && !b"[,]".contains(&byte) {
                         self.state = State::Skip;
                     }
                 }
@@ -89,9 +90,13 @@ impl Lines {
         }
     }
 
-    /// Takes note of bytes that are missing: what follows counts from the next line on.
-    pub fn missing(&mut self, count: u64) {
+    /// Takes note of bytes that are missing: what follows counts from the next
+    /// line on. An object that they cut is handed over as far as it goes.
+    pub fn missing(&mut self, count: u64, take: &mut impl FnMut(&[u8])) {
         self.seen += count;
+        if self.state == State::Object {
+            take(&self.object);
+        }
         self.first = self.first.or(Some(b'{'));
         self.abandon(State::Skip);
     }

@@ -361,7 +361,7 @@ fn evidence_and_identity_are_bounded() {
     let line = format!(r#"{{"method":"mining.authorize","params":["{name}","x"]}}"#);
     let (facts, _) = run(&[(Initiator, line.as_bytes())]);
     assert_eq!(facts[0].bytes.len(), 256);
-    assert_eq!(facts[0].identity.as_ref().unwrap().chars().count(), 128);
+    assert_eq!(facts[0].identity.as_ref().unwrap().chars().count(), 25);
 }
 
 proptest! {
