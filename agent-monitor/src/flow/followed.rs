@@ -1,5 +1,8 @@
 //! One flow of the table: its streams, its parsers, and what they need.
 
+#[cfg(test)]
+mod tests;
+
 use agent_monitor_common::event::FlowId;
 use agent_monitor_common::limits::{BURST_QUIET_NS, HEAD_CAP};
 use agent_monitor_common::policy::{FLOW_SEGMENTS, FlowControl};
@@ -224,8 +227,8 @@ impl Followed {
         self.streams = Default::default();
     }
 
-    /// Looks at a burst's first bytes, of which the parsers saw nothing, for
-    /// something new.
+    /// Looks at the first bytes of a burst that was not captured: they may begin
+    /// something new, or go on with it before the kernel knows of the wish.
     pub fn burst(&mut self, burst: &Burst, changed: &mut impl FnMut(&Flow, Change)) {
         let (Ok(offset), Ok(bytes)) = (u32::try_from(burst.offset), u32::try_from(burst.bytes))
         else {
@@ -233,46 +236,54 @@ impl Followed {
         };
         let unseen = self.flow.transport == Transport::Tcp
             && self.streams[index(burst.way)].next() <= offset;
-        if !unseen
-            || self.is_other_end()
-            || !self.may_begin_again(&burst.data, burst.first, Wants::Segments)
-        {
+        if !unseen || self.is_other_end() {
             return;
         }
-        // What was not captured of the two streams will not come.
+        let again = self.may_begin_again(&burst.data, burst.first, Wants::Segments);
+        let goes_on = self.base > 0
+            && (self.layers.as_ref()).is_some_and(|layers| layers.wants() == Wants::Bytes);
+        if !again && !goes_on {
+            return;
+        }
+        // What was not captured of the streams will not come.
         for way in [Way::Out, Way::In] {
-            let at = u32::try_from(self.flow.bytes[index(way)]).unwrap_or(u32::MAX);
-            let at = if way == burst.way { offset } else { at };
-            self.streams[index(way)].jump(at);
-            self.feed(way, Input::Gap, changed);
+            let at = match way == burst.way {
+                true => offset,
+                false if again => u32::try_from(self.flow.bytes[index(way)]).unwrap_or(u32::MAX),
+                false => continue,
+            };
+            if again || self.streams[index(way)].next() < at {
+                self.streams[index(way)].jump(at);
+                self.feed(way, Input::Gap, changed);
+            }
             self.base = self.base.max(at);
         }
-        self.parsed = 0;
-        self.take(
-            burst.way,
-            offset,
-            Bytes::copy_from_slice(&burst.data),
-            bytes,
-            changed,
-        );
+        if again {
+            self.begin_again(&burst.data, burst.first);
+        }
+        self.take(burst.way, offset, burst.data.clone(), bytes, changed);
         self.streams[index(burst.way)].jump(offset.saturating_add(bytes));
         let left = bytes.saturating_sub(u32::try_from(burst.data.len()).unwrap_or(u32::MAX));
-        self.feed(burst.way, Input::Skipped(left), changed);
+        if left > 0 {
+            self.feed(burst.way, Input::Skipped(left), changed);
+        }
     }
 
     /// Whether these bytes look like the beginning of something that no parser
     /// follows, and may be looked into. Who wants less than `wants` gets nothing.
-    fn may_begin_again(&mut self, bytes: &[u8], now: u64, wants: Wants) -> bool {
-        let Some(layers) = &mut self.layers else {
-            return false;
-        };
+    fn may_begin_again(&self, bytes: &[u8], now: u64, wants: Wants) -> bool {
         let due = self.again < AGAIN_AT_ONCE || now >= self.again_at.saturating_add(AGAIN_EVERY_NS);
-        if !due || layers.is_followed(wants) || !layers.begin_again(bytes) {
-            return false;
+        let layers = self.layers.as_ref().filter(|_| due);
+        layers.is_some_and(|layers| !layers.is_followed(wants) && layers.may_begin(bytes))
+    }
+
+    fn begin_again(&mut self, bytes: &[u8], now: u64) {
+        if let Some(layers) = &mut self.layers {
+            layers.begin_again(bytes);
         }
         self.again += 1;
         self.again_at = now;
-        true
+        self.parsed = 0;
     }
 
     /// On a loopback pair both ends see the same bytes: one is enough.
@@ -299,7 +310,7 @@ impl Followed {
             });
             self.turn = Some((side, self.last));
             if turn && self.may_begin_again(bytes, self.last, Wants::Head) {
-                self.parsed = 0;
+                self.begin_again(bytes, self.last);
                 self.base = self.streams[0].next().max(self.streams[1].next());
             }
             let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);

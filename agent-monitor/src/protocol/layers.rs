@@ -91,25 +91,21 @@ impl Layers {
         found.any(|tried| tried.parser.wants() >= wants)
     }
 
-    /// Tries again what these bytes, which come after something else, may begin.
-    /// Says whether there is any.
-    pub fn begin_again(&mut self, bytes: &[u8]) -> bool {
+    /// Whether these bytes, which come after something else, may begin a
+    /// protocol that is not tried now.
+    pub fn may_begin(&self, bytes: &[u8]) -> bool {
+        let innermost = self.layers.last();
+        innermost.is_some_and(|layer| layer.may_begin(bytes).next().is_some())
+    }
+
+    /// Tries what these bytes may begin, from here on.
+    pub fn begin_again(&mut self, bytes: &[u8]) {
         let Some(innermost) = self.layers.last_mut() else {
-            return false;
+            return;
         };
-        let before = innermost.parsers.len();
-        for protocol in PROTOCOLS {
-            let known = innermost
-                .parsers
-                .iter()
-                .any(|tried| tried.protocol.name == protocol.name);
-            if !known && (protocol.begins)(bytes) {
-                let mut tried = Tried::new(protocol);
-                tried.parser.after_other();
-                innermost.parsers.push(tried);
-            }
-        }
-        innermost.parsers.len() > before
+        let mut new: Vec<Tried> = innermost.may_begin(bytes).map(Tried::new).collect();
+        new.iter_mut().for_each(|tried| tried.parser.after_other());
+        innermost.parsers.append(&mut new);
     }
 
     fn feed_layer(&mut self, depth: usize, side: Side, input: Input<'_>, facts: &mut Vec<Fact>) {
@@ -137,6 +133,13 @@ impl Layers {
 }
 
 impl Layer {
+    fn may_begin(&self, bytes: &[u8]) -> impl Iterator<Item = &'static Protocol> {
+        PROTOCOLS.iter().filter(move |protocol| {
+            let mut tried = self.parsers.iter();
+            (protocol.begins)(bytes) && !tried.any(|tried| tried.protocol.name == protocol.name)
+        })
+    }
+
     fn feed(&mut self, side: Side, input: Input<'_>, facts: &mut Vec<Fact>) -> Vec<Carried> {
         let mut sole = None;
         let mut carried = Vec::new();

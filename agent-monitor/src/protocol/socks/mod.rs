@@ -252,7 +252,6 @@ fn request5(bytes: &[u8], facts: &mut Vec<super::Fact>) -> Outcome {
 }
 
 /// Host, port and length of an address with its type in front; nothing if it is not whole.
-#[expect(clippy::type_complexity, reason = "used by the two functions above")]
 fn address(bytes: &[u8]) -> Option<Result<(String, u16, usize), ()>> {
     let (kind, rest) = bytes.split_first()?;
     let (host, after, length) = match kind {

@@ -121,7 +121,7 @@ fn setup(bytes: &[u8]) -> Option<Result<Meaning, ()>> {
     }
     let (length, rest) = rest.split_first_chunk::<3>()?;
     let length = u32::from_le_bytes([length[0], length[1], length[2], 0]) as usize;
-    if length > SETUP_MAX || length < 9 + 5 + 2 || rest.len() > length {
+    if !(9 + 5 + 2..=SETUP_MAX).contains(&length) || rest.len() > length {
         return Some(Err(()));
     }
     if rest.first().is_some_and(|protocol| *protocol > 3) {
