@@ -108,6 +108,20 @@ pub struct AgentState {
     pub lost: [[u64; kind::MOST]; LOSS_REASONS],
 }
 
+/// Value of the `TOLD` map: what of an agent has been told, for a daemon that
+/// takes over from one that was killed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Told {
+    /// When the daemon was certainly there, nanoseconds since boot.
+    pub time: u64,
+    /// Records of each [`kind`] that were told, or told to be lost by a daemon's end.
+    pub records: [u64; kind::MOST],
+    /// Losses of each [`kind`] that were told, by [`LossReason`].
+    pub lost: [[u64; kind::MOST]; LOSS_REASONS],
+}
+
 /// Value of the `TASKS` map: what is remembered of a process of an agent.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

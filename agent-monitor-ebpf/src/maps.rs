@@ -6,7 +6,7 @@ use agent_monitor_common::limits::{
     PAYLOAD_RING_BYTES,
 };
 use agent_monitor_common::policy::{
-    AgentState, CLASSES, FlowControl, Nursery, Offsets, Settings, Task, Watch,
+    AgentState, CLASSES, FlowControl, Nursery, Offsets, Settings, Task, Told, Watch,
 };
 use aya_ebpf::bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
@@ -69,6 +69,11 @@ pub static NURSERIES: HashMap<u64, Nursery> =
 #[map]
 pub static AGENTS: HashMap<u64, AgentState> =
     HashMap::with_max_entries(MAX_AGENTS, BPF_F_NO_PREALLOC);
+
+/// Agent → what user space has told of it. Written by user space, with `--pin`,
+/// for the next daemon.
+#[map]
+pub static TOLD: HashMap<u64, Told> = HashMap::with_max_entries(MAX_AGENTS, BPF_F_NO_PREALLOC);
 
 /// Thread-group id → what is remembered of a process of an agent. Written here;
 /// user space adds the processes that were there before.

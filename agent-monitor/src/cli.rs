@@ -96,6 +96,10 @@ pub struct RunArgs {
     /// Configuration, TOML
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Keep everything attached when this ends, for the next run with --pin to take over; a run
+    /// without it, or removing the files, detaches it
+    #[arg(long)]
+    pub pin: bool,
     /// Where to listen.
     #[command(flatten)]
     pub socket: SocketArgs,

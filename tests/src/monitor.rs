@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use agent_monitor::attach::{Pins, pins};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -30,6 +31,8 @@ pub const SOON: Duration = Duration::from_secs(10);
 pub struct Site {
     dir: TempDir,
     docker_host: Option<String>,
+    pin: bool,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Site {
@@ -41,7 +44,28 @@ impl Site {
         Ok(Self {
             dir: TempDir::with_prefix("am-monitor-")?,
             docker_host: None,
+            pin: false,
+            environment: Vec::new(),
         })
+    }
+
+    /// Daemons of this site run with `--pin`. The last pins go with the site; the BPF
+    /// file system, which every machine with systemd has mounted, stays if it was missing.
+    ///
+    /// # Errors
+    /// It cannot be mounted.
+    pub fn pinning(mut self) -> Result<Self> {
+        if !pins::is_mounted() {
+            checked(Command::new("mount").args(["-t", "bpf", "bpf", pins::MOUNT]))?;
+        }
+        self.pin = true;
+        Ok(self)
+    }
+
+    /// Daemons of this site have this variable in their environment.
+    pub fn with(mut self, variable: &'static str, value: &str) -> Self {
+        self.environment.push((variable, value.to_owned()));
+        self
     }
 
     /// Daemons of this site ask this Docker, as `DOCKER_HOST` has it.
@@ -88,7 +112,18 @@ impl Site {
         if let Some(host) = &self.docker_host {
             command.env("DOCKER_HOST", host);
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         Ok(command)
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if self.pin
+            && let Err(error) = Pins::remove_all(&self.socket())
+        {
+            eprintln!("rig: {error:#}");
+        }
     }
 }
 
@@ -145,6 +180,9 @@ impl Monitor {
         let config = site.configure(sinks)?;
         let mut command = site.command(&["run", "--config"])?;
         command.arg(config);
+        if site.pin {
+            command.arg("--pin");
+        }
         for selector in selectors {
             command.args(["--agent", selector]);
         }

@@ -17,8 +17,8 @@ use agent_monitor_tests::wait;
 use rustix::process::Signal;
 use serde_json::Value;
 
-/// Our maps that have names of their own.
-const MAPS: [&str; 4] = ["WATCHED", "NURSERIES", "FLOW_CONTROL", "EXEC_SCRATCH"];
+/// Our maps that have names of their own and are open in the daemon; programs hold the others.
+const MAPS: [&str; 4] = ["WATCHED", "NURSERIES", "FLOW_CONTROL", "TOLD"];
 /// Kinds of things in the kernel, as bpftool and fdinfo (proc_pid_fdinfo(5)) call
 /// them. Links come first: their fdinfo names their program too.
 const KINDS: [&str; 3] = ["link", "prog", "map"];

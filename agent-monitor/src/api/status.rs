@@ -27,6 +27,9 @@ pub struct Status {
     pub agents: Vec<AgentStatus>,
     /// eBPF programs, each with the number of places it is attached to.
     pub programs: BTreeMap<String, u32>,
+    /// Where its programs are pinned, if they outlive it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<String>,
     /// What went through it.
     pub counters: Counters,
     /// Where events are forwarded to.

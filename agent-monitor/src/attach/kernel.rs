@@ -1,33 +1,24 @@
-//! The loaded kernel side: its programs, their attachment, its maps.
+//! The kernel side in use: its programs' attachment, its maps.
 //!
-//! Nothing is pinned, so everything is detached when this is dropped or the
-//! process ends, however it ends.
+//! Without pins everything is detached when this is dropped or the process ends,
+//! however it ends.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::os::fd::AsFd as _;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use agent_monitor_common::event::FlowId;
-use agent_monitor_common::policy::{
-    AgentState, FlowControl, Nursery, Offsets, Settings, Task, Watch,
-};
+use agent_monitor_common::policy::{AgentState, FlowControl, Nursery, Settings, Task, Told, Watch};
 use anyhow::{Context as _, Result};
+use aya::Pod;
 use aya::maps::{HashMap as KernelMap, MapData, RingBuf};
-use aya::programs::cgroup_device::CgroupDeviceLink;
-use aya::programs::links::{CgroupAttachMode, FdLink};
-use aya::programs::{
-    BtfTracePoint, CgroupDevice, CgroupSkb, CgroupSock, CgroupSockAddr, ProgramError, SockOps,
-};
-use aya::{Btf, Ebpf, EbpfLoader, Pod, include_bytes_aligned};
 
+use super::object::Object;
+use super::pins::Pins;
 use super::programs::{Hook, Need, PROGRAMS, Program};
 use super::sys;
-
-static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/agent-monitor-ebpf"));
-
-/// Lines of a verifier's message that are shown: the last ones tell.
-const VERIFIER_LINES: usize = 30;
 
 /// A shared structure that may be a map's value.
 #[repr(transparent)]
@@ -44,77 +35,68 @@ unsafe impl Pod for Plain<AgentState> {}
 // SAFETY: as above.
 unsafe impl Pod for Plain<FlowControl> {}
 // SAFETY: as above.
-unsafe impl Pod for Plain<Offsets> {}
-// SAFETY: as above.
-unsafe impl Pod for Plain<Settings> {}
+unsafe impl Pod for Plain<Told> {}
 // SAFETY: as above.
 unsafe impl Pod for Plain<Task> {}
 
 /// The kernel side of a running monitor.
 pub struct Kernel {
-    ebpf: Ebpf,
+    object: Object,
+    /// Where everything is pinned, with `--pin`.
+    pins: Option<Pins>,
+    /// An earlier daemon has pinned what this one uses.
+    reused: bool,
     watched: KernelMap<MapData, u64, Plain<Watch>>,
     nurseries: KernelMap<MapData, u64, Plain<Nursery>>,
     agents: KernelMap<MapData, u64, Plain<AgentState>>,
     tasks: KernelMap<MapData, u32, Plain<Task>>,
     flow_control: KernelMap<MapData, u64, Plain<FlowControl>>,
-    /// Optional programs that this kernel does not take.
-    refused: HashSet<&'static str>,
-    /// Cgroup programs' links, by attach point, with the cgroup's id: dropped,
-    /// they detach.
-    attached: HashMap<String, (u64, Vec<Link>)>,
-}
-
-/// A cgroup program's attachment, for as long as it is held.
-#[expect(dead_code, reason = "held to be dropped")]
-enum Link {
-    Fd(FdLink),
-    /// aya makes no [`FdLink`] of this one.
-    Device(CgroupDeviceLink),
+    told: KernelMap<MapData, u64, Plain<Told>>,
+    /// Tracepoints' links: closed, they detach, unless they are pinned.
+    node: Vec<OwnedFd>,
+    /// Cgroup programs' links, by attach point, with the cgroup's id.
+    attached: HashMap<String, (u64, Vec<OwnedFd>)>,
 }
 
 impl Kernel {
-    /// Loads every program; nothing is attached yet. Optional ones that are
-    /// refused are left out, with a warning.
+    /// Loads every program, or takes over what is pinned; nothing new is attached yet.
     ///
     /// # Errors
-    /// A required program or a map is refused; the error names it, with the last lines
-    /// of what the verifier said.
-    pub fn load(offsets: Offsets, settings: Settings) -> Result<Self> {
-        let btf = Btf::from_sys_fs().with_context(|| {
-            format!(
-                "cannot read the kernel's types in {}",
-                super::offsets::KERNEL_BTF
-            )
-        })?;
-        let mut ebpf = EbpfLoader::new()
-            .btf(Some(&btf))
-            .override_global("OFFSETS", &Plain(offsets), true)
-            .override_global("SETTINGS", &Plain(settings), true)
-            .load(OBJECT)
-            .context(
-                "the kernel refused agent-monitor's maps; it needs root and Linux 6.1 or newer",
-            )?;
-        let mut refused = HashSet::new();
-        for program in PROGRAMS {
-            if let Err(error) = load(&mut ebpf, program, &btf) {
-                if program.need == Need::Required {
-                    return Err(error);
+    /// As `Object::load`; or it cannot be pinned.
+    pub fn load(settings: Settings, pins: Option<Pins>) -> Result<Self> {
+        let (mut object, reused) = match pins.as_ref().and_then(Object::pinned) {
+            Some(object) => (object, true),
+            None => {
+                let object = Object::load(settings)?;
+                if let Some(pins) = &pins {
+                    object.pin(pins)?;
                 }
-                tracing::warn!(lost = program.gives, "{error:#}");
-                refused.insert(program.name);
+                (object, false)
             }
-        }
+        };
         Ok(Self {
-            refused,
-            watched: take(&mut ebpf, "WATCHED")?,
-            nurseries: take(&mut ebpf, "NURSERIES")?,
-            agents: take(&mut ebpf, "AGENTS")?,
-            tasks: take(&mut ebpf, "TASKS")?,
-            flow_control: take(&mut ebpf, "FLOW_CONTROL")?,
+            watched: take(&mut object, "WATCHED")?,
+            nurseries: take(&mut object, "NURSERIES")?,
+            agents: take(&mut object, "AGENTS")?,
+            tasks: take(&mut object, "TASKS")?,
+            flow_control: take(&mut object, "FLOW_CONTROL")?,
+            told: take(&mut object, "TOLD")?,
+            object,
+            pins,
+            reused,
+            node: Vec::new(),
             attached: HashMap::new(),
-            ebpf,
         })
+    }
+
+    /// Whether an earlier daemon's programs are used, which ran meanwhile.
+    pub fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    /// Where everything is pinned, if it is.
+    pub fn pins(&self) -> Option<&Path> {
+        self.pins.as_ref().map(Pins::dir)
     }
 
     /// The ring of life-cycle records and the ring of payload, once.
@@ -122,73 +104,76 @@ impl Kernel {
     /// # Errors
     /// They were taken before.
     pub fn rings(&mut self) -> Result<(RingBuf<MapData>, RingBuf<MapData>)> {
-        let mut ring = |name| -> Result<_> {
-            let map = self
-                .ebpf
-                .take_map(name)
-                .with_context(|| format!("the ring {name} is taken"))?;
-            Ok(RingBuf::try_from(map)?)
-        };
+        let mut ring = |name| -> Result<_> { Ok(RingBuf::try_from(self.object.map(name)?)?) };
         Ok((ring("EVENTS")?, ring("PAYLOAD")?))
     }
 
-    /// Makes the counters of agent 0, which stands for the node.
+    /// Makes the counters of agent 0, which stands for the node, if there are none.
     ///
     /// # Errors
     /// The map cannot be written.
     pub fn count_for_the_node(&mut self) -> Result<()> {
-        Ok(self.agents.insert(0, Plain(AgentState::default()), 0)?)
+        if self.agents.get(&0, 0).is_err() {
+            self.agents.insert(0, Plain(AgentState::default()), 0)?;
+        }
+        Ok(())
     }
 
-    /// Attaches the programs that belong to the node.
+    /// Attaches the programs that belong to the node, where no pin keeps them attached.
     ///
     /// # Errors
     /// The kernel refuses one.
     pub fn attach_node(&mut self) -> Result<()> {
         for program in PROGRAMS {
-            if self.refused.contains(program.name) {
+            let (Hook::Tracepoint(point), Some(fd)) =
+                (program.hook, self.object.programs.get(program.name))
+            else {
                 continue;
-            }
-            if let Hook::Tracepoint(point) = program.hook {
-                let loaded: &mut BtfTracePoint = typed(&mut self.ebpf, program.name)?;
-                loaded
-                    .attach()
-                    .with_context(|| format!("cannot attach {} to {point}", program.name))?;
-            }
+            };
+            let pin = format!("node-{}", program.name);
+            let link = || sys::attach_to_node(fd.as_fd());
+            let (link, _) = link_or_pin(self.pins.as_ref(), &pin, link)
+                .with_context(|| format!("cannot attach {} to {point}", program.name))?;
+            self.node.push(link);
         }
         Ok(())
     }
 
     /// Attaches the network programs to a cgroup, of this id, and everything
     /// below it. Attaching twice to one does nothing; links to another cgroup that
-    /// was at this path before are dropped. Gives the optional programs that are not
-    /// attached there.
+    /// was at this path before are dropped.
     ///
     /// # Errors
     /// The cgroup is gone, or the kernel refuses a required program; then nothing
     /// stays attached there.
-    pub fn attach_cgroup(
-        &mut self,
-        path: &str,
-        id: u64,
-        mount: &Path,
-    ) -> Result<Vec<&'static Program>> {
-        let mut missing = Vec::new();
+    pub fn attach_cgroup(&mut self, path: &str, id: u64, mount: &Path) -> Result<Attached> {
+        let mut done = Attached {
+            anew: false,
+            missing: Vec::new(),
+        };
         if self.is_attached(path, id) {
-            return Ok(missing);
+            return Ok(done);
         }
-        self.attached.remove(path);
+        self.detach_cgroup(path);
         let directory = mount.join(path.trim_start_matches('/'));
         let cgroup = File::open(&directory)
             .with_context(|| format!("cannot open the cgroup {}", directory.display()))?;
         let mut links = Vec::new();
         for program in PROGRAMS {
-            if self.refused.contains(program.name) {
-                missing.push(program);
+            if let Hook::Tracepoint(_) = program.hook {
                 continue;
             }
-            match attach(&mut self.ebpf, program, &cgroup) {
-                Ok(link) => links.extend(link),
+            let Some(fd) = self.object.programs.get(program.name) else {
+                done.missing.push(program);
+                continue;
+            };
+            let pin = cgroup_pin(id, program.name);
+            let link = || sys::attach(program.hook, fd.as_fd(), cgroup.as_fd());
+            match link_or_pin(self.pins.as_ref(), &pin, link) {
+                Ok((link, anew)) => {
+                    done.anew |= anew;
+                    links.push(link);
+                }
                 Err(error) => {
                     let error = error.context(format!(
                         "cannot attach {} to {}",
@@ -196,20 +181,21 @@ impl Kernel {
                         directory.display()
                     ));
                     if program.need == Need::Required {
+                        self.forget_pins(id);
                         return Err(error);
                     }
                     tracing::warn!(lost = program.gives, "{error:#}");
-                    missing.push(program);
+                    done.missing.push(program);
                 }
             }
         }
         self.attached.insert(path.to_owned(), (id, links));
-        Ok(missing)
+        Ok(done)
     }
 
     /// Whether this kernel has taken a program.
     pub fn has(&self, program: &Program) -> bool {
-        !self.refused.contains(program.name)
+        self.object.programs.contains_key(program.name)
     }
 
     /// Whether the network programs are attached to the cgroup of this id.
@@ -221,7 +207,34 @@ impl Kernel {
 
     /// Detaches the network programs from a cgroup.
     pub fn detach_cgroup(&mut self, path: &str) {
-        self.attached.remove(path);
+        if let Some((id, _)) = self.attached.remove(path) {
+            self.forget_pins(id);
+        }
+    }
+
+    fn forget_pins(&self, cgroup: u64) {
+        if let Some(pins) = &self.pins {
+            PROGRAMS.iter().for_each(|program| {
+                pins.forget(&cgroup_pin(cgroup, program.name));
+            });
+        }
+    }
+
+    /// Detaches what an earlier daemon had attached to cgroups and this one has not
+    /// asked for.
+    pub fn detach_others(&self) {
+        let ours: HashSet<u64> = self.attached.values().map(|(id, _)| *id).collect();
+        if let Some(pins) = &self.pins {
+            for name in pins.names() {
+                let id = name
+                    .strip_prefix("cgroup-")
+                    .and_then(|rest| rest.split_once('-'));
+                let id = id.and_then(|(id, _)| id.parse().ok());
+                if id.is_some_and(|id| !ours.contains(&id)) {
+                    pins.forget(&name);
+                }
+            }
+        }
     }
 
     /// Where network programs are attached.
@@ -251,6 +264,10 @@ impl Kernel {
     /// # Errors
     /// The map is full.
     pub fn remember(&mut self, pid: u32, agent: u64, cgroup: u64, start: u64) -> Result<()> {
+        // The kernel side knows it already, with its start to the nanosecond.
+        if self.tasks.get(&pid, 0).is_ok() {
+            return Ok(());
+        }
         let task = Task {
             agent,
             cgroup,
@@ -276,6 +293,7 @@ impl Kernel {
             let _ = self.watched.remove(&cgroup);
         }
         let _ = self.agents.remove(&agent);
+        let _ = self.told.remove(&agent);
     }
 
     /// Whether a cgroup is watched, and as part of which agent.
@@ -307,10 +325,24 @@ impl Kernel {
             .collect()
     }
 
+    /// What an earlier daemon has told of each agent.
+    pub fn told(&self) -> Vec<(u64, Told)> {
+        let all = self.told.iter().filter_map(Result::ok);
+        all.map(|(agent, told)| (agent, told.0)).collect()
+    }
+
+    /// Leaves word for the next daemon of what was told of an agent.
+    ///
+    /// # Errors
+    /// The map is full.
+    pub fn leave_word(&mut self, agent: u64, told: &Told) -> Result<()> {
+        Ok(self.told.insert(agent, Plain(*told), 0)?)
+    }
+
     /// How often each program was skipped, because it was running already on that CPU.
     pub fn skipped(&self) -> impl Iterator<Item = (&'static str, u64)> {
         PROGRAMS.iter().filter_map(|program| {
-            let fd = self.ebpf.program(program.name)?.fd().ok()?;
+            let fd = self.object.programs.get(program.name)?;
             let misses = sys::recursion_misses(fd.as_fd()).ok()?;
             Some((program.name, misses))
         })
@@ -332,97 +364,39 @@ impl Kernel {
     }
 }
 
-fn take<K: Pod, V>(ebpf: &mut Ebpf, name: &str) -> Result<KernelMap<MapData, K, Plain<V>>>
+/// What became of an attempt to attach to a cgroup.
+pub struct Attached {
+    /// Something was attached, and not only found in its pin.
+    pub anew: bool,
+    /// Optional programs that are not attached there.
+    pub missing: Vec<&'static Program>,
+}
+
+fn take<K: Pod, V>(object: &mut Object, name: &str) -> Result<KernelMap<MapData, K, Plain<V>>>
 where
     Plain<V>: Pod,
 {
-    let map = ebpf
-        .take_map(name)
-        .with_context(|| format!("the object has no map {name}"))?;
-    Ok(KernelMap::try_from(map)?)
+    Ok(KernelMap::try_from(object.map(name)?)?)
 }
 
-fn typed<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
-where
-    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
-{
-    let program = ebpf
-        .program_mut(name)
-        .with_context(|| format!("the object has no program {name}"))?;
-    program
-        .try_into()
-        .with_context(|| format!("the program {name} is of another type"))
+/// What a link of a cgroup's is called in its pin.
+fn cgroup_pin(cgroup: u64, program: &str) -> String {
+    format!("cgroup-{cgroup}-{program}")
 }
 
-fn load(ebpf: &mut Ebpf, program: &Program, btf: &Btf) -> Result<()> {
-    let name = program.name;
-    let loaded = match program.hook {
-        Hook::Tracepoint(point) => typed::<BtfTracePoint>(ebpf, name)?.load(point, btf),
-        Hook::Sock(_) => typed::<CgroupSock>(ebpf, name)?.load(),
-        Hook::SockAddr(_) => typed::<CgroupSockAddr>(ebpf, name)?.load(),
-        Hook::SockOps => typed::<SockOps>(ebpf, name)?.load(),
-        Hook::Skb(_) => typed::<CgroupSkb>(ebpf, name)?.load(),
-        Hook::Device => typed::<CgroupDevice>(ebpf, name)?.load(),
-    };
-    loaded.map_err(|error| refused(program, &error))?;
-    let info = ebpf.program(name).and_then(|program| program.info().ok());
-    let verified_instructions = info.and_then(|info| info.verified_instruction_count());
-    tracing::debug!(program = name, verified_instructions, "loaded");
-    Ok(())
-}
-
-/// The kernel's refusal, cut to what tells.
-fn refused(program: &Program, error: &ProgramError) -> anyhow::Error {
-    let (name, (major, minor)) = (program.name, program.since);
-    if let ProgramError::LoadError {
-        io_error,
-        verifier_log,
-    } = error
-    {
-        let log = verifier_log.to_string();
-        let lines: Vec<&str> = log.lines().collect();
-        let tail = &lines[lines.len().saturating_sub(VERIFIER_LINES)..];
-        return anyhow::anyhow!(
-            "the kernel refused the program {name}, which needs Linux {major}.{minor} or newer: {io_error}\n{}",
-            tail.join("\n")
-        );
+/// The link that is pinned under this name; or a new one, pinned if there are
+/// pins. Says whether it is new.
+fn link_or_pin(
+    pins: Option<&Pins>,
+    name: &str,
+    attach: impl FnOnce() -> io::Result<OwnedFd>,
+) -> Result<(OwnedFd, bool)> {
+    if let Some(link) = pins.and_then(|pins| pins.get(name)) {
+        return Ok((link, false));
     }
-    anyhow::anyhow!(
-        "the kernel refused the program {name}, which needs Linux {major}.{minor} or newer: {error}"
-    )
-}
-
-fn attach(ebpf: &mut Ebpf, program: &Program, cgroup: &File) -> Result<Option<Link>> {
-    let name = program.name;
-    // Links stack whatever the mode; AllowMultiple is refused for them.
-    let mode = CgroupAttachMode::Single;
-    let link = match program.hook {
-        Hook::Tracepoint(_) => return Ok(None),
-        Hook::Sock(_) => {
-            let program = typed::<CgroupSock>(ebpf, name)?;
-            let id = program.attach(cgroup, mode)?;
-            program.take_link(id)?.try_into()?
-        }
-        Hook::SockAddr(_) => {
-            let program = typed::<CgroupSockAddr>(ebpf, name)?;
-            let id = program.attach(cgroup, mode)?;
-            program.take_link(id)?.try_into()?
-        }
-        Hook::SockOps => {
-            let program = typed::<SockOps>(ebpf, name)?;
-            let id = program.attach(cgroup, mode)?;
-            program.take_link(id)?.try_into()?
-        }
-        Hook::Skb(direction) => {
-            let program = typed::<CgroupSkb>(ebpf, name)?;
-            let id = program.attach(cgroup, direction, mode)?;
-            program.take_link(id)?.try_into()?
-        }
-        Hook::Device => {
-            let program = typed::<CgroupDevice>(ebpf, name)?;
-            let id = program.attach(cgroup, mode)?;
-            return Ok(Some(Link::Device(program.take_link(id)?)));
-        }
-    };
-    Ok(Some(Link::Fd(link)))
+    let link = attach()?;
+    if let Some(pins) = pins {
+        pins.put(name, &link)?;
+    }
+    Ok((link, true))
 }

@@ -8,7 +8,7 @@
 use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -41,25 +41,7 @@ pub enum ProbeError {
 /// Which step the kernel refused, and why.
 pub fn try_hook(hook: Hook, cgroup: BorrowedFd<'_>) -> Result<(), ProbeError> {
     let program = load(hook)?;
-    let link = match hook {
-        Hook::Tracepoint(_) => sys::open(
-            bpf_cmd::BPF_RAW_TRACEPOINT_OPEN,
-            &RawTracepointOpen {
-                name: 0,
-                prog_fd: raw(program.as_fd()),
-                pad: 0,
-            },
-        ),
-        _ => sys::open(
-            bpf_cmd::BPF_LINK_CREATE,
-            &LinkCreate {
-                prog_fd: raw(program.as_fd()),
-                target_fd: raw(cgroup),
-                attach_type: hook.kind().1 as u32,
-                flags: 0,
-            },
-        ),
-    };
+    let link = sys::attach(hook, program.as_fd(), cgroup);
     // Closing the link, the only reference to it, detaches the program.
     link.map(drop).map_err(ProbeError::Attach)
 }
@@ -135,11 +117,6 @@ fn load(hook: Hook) -> Result<OwnedFd, ProbeError> {
     sys::open(bpf_cmd::BPF_PROG_LOAD, &attr).map_err(ProbeError::Load)
 }
 
-fn raw(fd: BorrowedFd<'_>) -> u32 {
-    // A file descriptor that is open is not negative.
-    fd.as_raw_fd() as u32
-}
-
 /// The part of `union bpf_attr` for `BPF_PROG_LOAD`, up to the last member used
 /// (include/uapi/linux/bpf.h).
 #[repr(C)]
@@ -167,32 +144,13 @@ struct ProgLoad {
     attach_btf_id: u32,
 }
 
-/// The part for `BPF_LINK_CREATE`.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct LinkCreate {
-    prog_fd: u32,
-    target_fd: u32,
-    attach_type: u32,
-    flags: u32,
-}
-
-/// The part for `BPF_RAW_TRACEPOINT_OPEN`; a tp_btf program knows its own name.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct RawTracepointOpen {
-    name: u64,
-    prog_fd: u32,
-    pad: u32,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_structures_are_laid_out_as_the_kernel_s() {
-        use aya_obj::generated::{bpf_attr__bindgen_ty_4 as Load, bpf_attr__bindgen_ty_14 as Link};
+        use aya_obj::generated::bpf_attr__bindgen_ty_4 as Load;
         use std::mem::offset_of;
         assert_eq!(offset_of!(ProgLoad, prog_name), offset_of!(Load, prog_name));
         assert_eq!(
@@ -203,10 +161,5 @@ mod tests {
             offset_of!(ProgLoad, attach_btf_id),
             offset_of!(Load, attach_btf_id)
         );
-        assert_eq!(
-            offset_of!(LinkCreate, attach_type),
-            offset_of!(Link, attach_type)
-        );
-        assert_eq!(offset_of!(LinkCreate, flags), offset_of!(Link, flags));
     }
 }

@@ -1,11 +1,17 @@
-//! The bpf() system call, for what aya has no function for.
+//! The bpf() system call, for what aya has no function for: links of every kind
+//! as file descriptors, pins of them, and what the kernel says of programs.
 
+use std::ffi::CString;
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use aya_obj::generated::{bpf_cmd, bpf_prog_info};
 use bytemuck::NoUninit;
+
+use super::programs::Hook;
 
 /// A command that returns a new file descriptor and writes to no memory of the caller.
 ///
@@ -37,6 +43,75 @@ fn call<T: NoUninit>(command: bpf_cmd, attr: &T) -> io::Result<i32> {
     }
 }
 
+fn raw(fd: BorrowedFd<'_>) -> u32 {
+    // A file descriptor that is open is not negative.
+    fd.as_raw_fd() as u32
+}
+
+/// Attaches a loaded program to its hook, for a cgroup's hook on `cgroup` and
+/// everything below. It stays attached as long as the link is open or pinned.
+/// Links to one cgroup stack, whoever made them.
+///
+/// # Errors
+/// What the kernel answers.
+pub fn attach(hook: Hook, program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    match hook {
+        Hook::Tracepoint(_) => attach_to_node(program),
+        _ => open(
+            bpf_cmd::BPF_LINK_CREATE,
+            &LinkCreate {
+                prog_fd: raw(program),
+                target_fd: raw(cgroup),
+                attach_type: hook.kind().1 as u32,
+                flags: 0,
+            },
+        ),
+    }
+}
+
+/// Attaches a tracepoint's program, which knows its own place.
+///
+/// # Errors
+/// What the kernel answers.
+pub fn attach_to_node(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    open(
+        bpf_cmd::BPF_RAW_TRACEPOINT_OPEN,
+        &RawTracepointOpen {
+            name: 0,
+            prog_fd: raw(program),
+            pad: 0,
+        },
+    )
+}
+
+/// Pins a map, program or link: it stays as long as the file does.
+///
+/// # Errors
+/// The path is not in a BPF file system, or exists.
+pub fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attr = Pin {
+        path: path.as_ptr() as u64,
+        fd: raw(fd),
+        flags: 0,
+    };
+    call(bpf_cmd::BPF_OBJ_PIN, &attr).map(drop)
+}
+
+/// Opens what is pinned.
+///
+/// # Errors
+/// There is nothing of that name.
+pub fn pinned(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attr = Pin {
+        path: path.as_ptr() as u64,
+        fd: 0,
+        flags: 0,
+    };
+    open(bpf_cmd::BPF_OBJ_GET, &attr)
+}
+
 /// How often the kernel skipped a program because it was running already on that
 /// CPU: `recursion_misses` of `struct bpf_prog_info`, since 5.12.
 ///
@@ -48,8 +123,7 @@ pub fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
     const AT: usize = offset_of!(bpf_prog_info, recursion_misses) / size_of::<u64>();
     let mut info = [0_u64; AT + 1];
     let attr = ObjectInfo {
-        // A file descriptor that is open is not negative.
-        fd: program.as_raw_fd() as u32,
+        fd: raw(program),
         len: size_of_val(&info) as u32,
         info: info.as_mut_ptr() as u64,
     };
@@ -57,12 +131,60 @@ pub fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(info[AT])
 }
 
-/// The part of `union bpf_attr` for `BPF_OBJ_GET_INFO_BY_FD`
-/// (include/uapi/linux/bpf.h).
+// The parts of `union bpf_attr` (include/uapi/linux/bpf.h).
+
+/// For `BPF_LINK_CREATE`.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct LinkCreate {
+    prog_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// For `BPF_RAW_TRACEPOINT_OPEN`.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct RawTracepointOpen {
+    name: u64,
+    prog_fd: u32,
+    pad: u32,
+}
+
+/// For `BPF_OBJ_PIN` and `BPF_OBJ_GET`.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct Pin {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// For `BPF_OBJ_GET_INFO_BY_FD`.
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit)]
 struct ObjectInfo {
     fd: u32,
     len: u32,
     info: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_structures_are_laid_out_as_the_kernel_s() {
+        use aya_obj::generated::{
+            bpf_attr__bindgen_ty_5 as Object, bpf_attr__bindgen_ty_14 as Link,
+        };
+        assert_eq!(
+            offset_of!(LinkCreate, attach_type),
+            offset_of!(Link, attach_type)
+        );
+        assert_eq!(offset_of!(LinkCreate, flags), offset_of!(Link, flags));
+        assert_eq!(offset_of!(Pin, fd), offset_of!(Object, bpf_fd));
+        assert_eq!(offset_of!(bpf_prog_info, recursion_misses) % 8, 0);
+    }
 }

@@ -9,7 +9,7 @@
 //! a later time.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
@@ -19,6 +19,7 @@ use bytes::{Bytes, BytesMut};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::time::{ClockId, clock_gettime};
 
+use agent_monitor_common::event::kind;
 use agent_monitor_common::limits::{LINGER_NS, PAYLOAD_RING_BYTES};
 
 use crate::decode;
@@ -119,6 +120,22 @@ impl Rings {
                 hand_on(oldest.bytes);
             }
         }
+    }
+
+    /// Takes everything that is in the rings, to be handed on later, and counts by
+    /// agent and kind what is held.
+    pub fn fill(&mut self) -> HashMap<u64, [u64; kind::MOST]> {
+        self.take_in(MOST_IN_A_RING);
+        let mut counts = HashMap::new();
+        for Reverse(held) in &self.held {
+            if let Ok(header) = decode::header(&held.bytes) {
+                let of: &mut [u64; kind::MOST] = counts.entry(header.agent).or_default();
+                if let Some(count) = of.get_mut(header.kind as usize) {
+                    *count += 1;
+                }
+            }
+        }
+        counts
     }
 
     /// Takes at most `most` entries from each ring. If one may hold more, returns

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
+use crate::attach::pins;
 use crate::attach::probe::{ProbeError, ScratchCgroup, try_hook};
 use crate::attach::programs::{Need, OLDEST, PROGRAMS, Program};
 use crate::cli::{DoctorArgs, Output};
@@ -148,6 +149,7 @@ pub fn all() -> Vec<Check> {
     checks.push(namespace("host cgroup namespace", "cgroup", 0xEFFF_FFFB));
     checks.push(cgroup2(&cgroups));
     checks.extend(hooks(cgroups.ok().as_ref()));
+    checks.push(pinned());
     checks.push(runtimes(&Api::new([])));
     checks
 }
@@ -380,6 +382,28 @@ fn hook_advice(error: &ProbeError) -> &'static str {
         Some(libc::ENOSYS) => "boot a kernel with CONFIG_BPF_SYSCALL=y",
         _ => "boot a kernel with CONFIG_BPF_SYSCALL=y, CONFIG_CGROUP_BPF=y and CONFIG_BPF_EVENTS=y",
     }
+}
+
+/// What daemons with `--pin` have left attached, running or not.
+fn pinned() -> Check {
+    let name = "pins of `run --pin`";
+    if !pins::is_mounted() {
+        let advice = format!("mount -t bpf bpf {}", pins::MOUNT);
+        let found = format!("no BPF file system at {}", pins::MOUNT);
+        return Check::failed(State::Warn, name, found, "`run --pin`", advice);
+    }
+    let daemons = pins::daemons();
+    let daemons: Vec<_> = daemons
+        .iter()
+        .map(|dir| dir.display().to_string())
+        .collect();
+    Check::ok(
+        name,
+        match daemons.as_slice() {
+            [] => "none".to_owned(),
+            daemons => format!("{}; removing them detaches", daemons.join(", ")),
+        },
+    )
 }
 
 fn runtimes(api: &Api) -> Check {

@@ -45,7 +45,7 @@ pub fn record(
 ) -> Result<()> {
     let cannot = || format!("cannot write the recording {}", file.display());
     let mut events = Vec::new();
-    let mut live = watch::start(selectors, &mut events)?;
+    let mut live = watch::start(selectors, None, &mut events)?;
     let to = create(file).with_context(cannot)?;
     let about = About {
         node: watch::node(),

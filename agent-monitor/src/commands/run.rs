@@ -1,6 +1,7 @@
 //! `agent-monitor run`: the daemon, in the foreground.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +14,7 @@ use crate::api::hub::Hub;
 use crate::api::server;
 use crate::api::socket::Socket;
 use crate::api::status::{Counters, SinkStatus, State, Status};
+use crate::attach::Pins;
 use crate::cli::RunArgs;
 use crate::config::Config;
 use crate::enrich::selector::Selector;
@@ -58,6 +60,11 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     let _entered = runtime.enter();
     // The socket comes first: a second daemon must not get as far as attaching.
     let socket = Socket::bind(&args.socket.socket, group)?;
+    let path = std::path::absolute(&args.socket.socket)?;
+    if !args.pin {
+        Pins::remove_all(&path)?;
+    }
+    let pinned = args.pin.then_some(path.as_path());
     let store = Store::open(&config.store.path)?;
     let (stop_sinks, stopping) = tokio::sync::watch::channel(false);
     let sinks = Sinks::start(&config.sinks, &store, &stopping);
@@ -89,7 +96,7 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
         let _ = served.await;
     }));
 
-    let watched = watch_agents(selectors, &store, &hub, &status, &stop);
+    let watched = watch_agents(selectors, pinned, &store, &hub, &status, &stop);
 
     lock(&status).state = State::Stopping;
     let _ = stop_serving.send(());
@@ -105,16 +112,17 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
 }
 
 /// The daemon's work, on this thread, until `stop`: whatever way it ends,
-/// everything is detached when the watch is dropped.
+/// everything is detached when the watch is dropped, but for what is pinned.
 fn watch_agents(
     selectors: Vec<Selector>,
+    pinned: Option<&Path>,
     store: &Store,
     hub: &Hub,
     status: &Mutex<Status>,
     stop: &AtomicBool,
 ) -> Result<()> {
     let mut events = Vec::new();
-    let mut live = watch::start(selectors, &mut events)?;
+    let mut live = watch::start(selectors, pinned, &mut events)?;
     hand_on(&mut events, store, hub, &mut live);
     lock(status).state = State::Attached;
     tracing::info!("attached: {} agents so far", live.agents().count());
@@ -128,8 +136,12 @@ fn watch_agents(
         hand_on(&mut events, store, hub, &mut live);
     }
     live.take_rest(&mut events)?;
+    live.stop(&mut events);
     hand_on(&mut events, store, hub, &mut live);
-    tracing::info!("detached");
+    match live.pins() {
+        Some(pins) => tracing::info!(pins = %pins.display(), "stopped; everything stays attached"),
+        None => tracing::info!("detached"),
+    }
     Ok(())
 }
 
@@ -169,6 +181,7 @@ fn refresh(status: &mut Status, live: &Live, hub: &Hub) {
         .map(|(name, places)| (name.to_owned(), places))
         .collect();
     status.agents = live.agents().collect();
+    status.pinned = live.pins().map(|pins| pins.display().to_string());
 }
 
 fn sink_status(sink: crate::sinks::SinkStatus) -> SinkStatus {

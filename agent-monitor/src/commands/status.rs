@@ -133,6 +133,9 @@ fn write_pretty(out: &mut String, status: &Status) -> std::fmt::Result {
         "  attached  {programs}, {}",
         text::count(places, "attachment")
     )?;
+    if let Some(pins) = &status.pinned {
+        writeln!(out, "  pinned    {}", escape(pins))?;
+    }
 
     writeln!(out, "\nAgents: {}", status.agents.len())?;
     for agent in &status.agents {

@@ -1,6 +1,7 @@
 //! What `run` and `record` share: a live watch from a list of selectors.
 
 use std::io::IsTerminal as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -71,11 +72,16 @@ pub fn stop_on_signals() -> Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-/// Starts a live watch; to be called on a runtime of tokio's.
+/// Starts a live watch, with `pinned`, the daemon's socket, one that outlives it;
+/// to be called on a runtime of tokio's.
 ///
 /// # Errors
 /// As [`Live::start`]; then nothing is left attached.
-pub fn start(selectors: Vec<Selector>, out: &mut Vec<Event>) -> Result<Live> {
+pub fn start(
+    selectors: Vec<Selector>,
+    pinned: Option<&Path>,
+    out: &mut Vec<Event>,
+) -> Result<Live> {
     let cgroups = CgroupFs::find()?;
     let selectors = Selectors::new(selectors);
     let (sender, answers) = tokio::sync::mpsc::channel(ANSWERS);
@@ -96,5 +102,5 @@ pub fn start(selectors: Vec<Selector>, out: &mut Vec<Event>) -> Result<Live> {
         Processes::default(),
         Devices::at("/proc"),
     );
-    Live::start(cgroups, selectors, lookups, answers, pipeline, out)
+    Live::start(cgroups, selectors, lookups, answers, pipeline, pinned, out)
 }

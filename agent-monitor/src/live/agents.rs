@@ -32,6 +32,7 @@ impl Live {
                 continue;
             }
             let now = boot_time();
+            let before = self.kernel.watched(group.id).is_some();
             if let Err(error) = self.kernel.watch(group.id, group.id, now) {
                 tracing::error!(cgroup = group.path, "cannot watch an agent: {error:#}");
                 self.no_room(NODE);
@@ -39,12 +40,10 @@ impl Live {
             }
             self.born(group.id, &group.path, now, out);
             self.take_over_processes(&group.path, group.id, group.id);
-            self.gap(
-                group.id,
-                "the agent was there before the watch began",
-                0,
-                out,
-            );
+            if !before {
+                let reason = "the agent was there before the watch began";
+                self.gap(group.id, reason, 0, out);
+            }
             owners.insert(group.path, group.id);
         }
         // Cgroups that were made below an agent between the scan and its watch.
@@ -139,6 +138,7 @@ impl Live {
             held: VecDeque::new(),
             gaps: Vec::new(),
             counted: KernelState::default(),
+            word: takeover::Word::default(),
             unseen: false,
             born: time,
             gone: None,
@@ -173,14 +173,16 @@ impl Live {
         }
         let mount = self.cgroups.mount();
         match self.kernel.attach_cgroup(&point, point_id, mount) {
-            Ok(missing) => {
+            Ok(attached) => {
                 if let Some(watched) = self.watched.get_mut(&id) {
                     watched.unseen = false;
                 }
                 let reason = "network programs were attached after the agent's birth";
                 let born = self.watched.get(&id).map_or(0, |watched| watched.born);
-                self.gap(id, reason, born, out);
-                for program in missing {
+                if attached.anew {
+                    self.gap(id, reason, born, out);
+                }
+                for program in attached.missing {
                     let reason = format!(
                         "the kernel refuses {}: {} are not seen from here on",
                         program.place, program.gives
@@ -214,7 +216,13 @@ impl Live {
     }
 
     /// An agent was not covered from `from` until now.
-    fn gap(&mut self, id: u64, reason: impl Into<String>, from: u64, out: &mut Vec<Event>) {
+    pub(super) fn gap(
+        &mut self,
+        id: u64,
+        reason: impl Into<String>,
+        from: u64,
+        out: &mut Vec<Event>,
+    ) {
         let Some(watched) = self.watched.get_mut(&id) else {
             return;
         };

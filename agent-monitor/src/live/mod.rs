@@ -6,21 +6,23 @@
 
 mod agents;
 mod losses;
+mod takeover;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io::BufWriter;
+use std::path::Path;
 use std::time::Duration;
 
 use agent_monitor_common::event::kind;
 use agent_monitor_common::limits::MAX_AGENTS;
-use agent_monitor_common::policy::{AgentState as KernelState, CLASSES, Settings};
+use agent_monitor_common::policy::{AgentState as KernelState, CLASSES, Settings, Told};
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 
 use crate::api::status::AgentStatus;
 use crate::attach::programs::{Hook, PROGRAMS};
-use crate::attach::{Kernel, offsets};
+use crate::attach::{self, Kernel, Pins};
 use crate::capture::recording::{RecordedAgent, Writer};
 use crate::capture::rings::{Rings, boot_time};
 use crate::decode::{self, Body, CgroupAction, ProcessKey};
@@ -64,6 +66,8 @@ struct Watched {
     gaps: Vec<(String, u64, u64)>,
     /// What the kernel had counted when last read.
     counted: KernelState,
+    /// What the next daemon will be told.
+    word: takeover::Word,
     /// Its network could not be covered.
     unseen: bool,
     /// When it was first watched.
@@ -92,13 +96,16 @@ pub struct Live {
     mended: u64,
     /// What the kernel had counted for the node when last read.
     node: KernelState,
+    node_word: takeover::Word,
     losses_read: u64,
     losses: losses::Losses,
     recording: Option<Writer<BufWriter<File>>>,
 }
 
 impl Live {
-    /// Loads and attaches everything, and adopts the agents that are there.
+    /// Loads and attaches everything, and adopts the agents that are there. With
+    /// `pinned`, the socket of the daemon, all is pinned, or taken over from an
+    /// earlier daemon there.
     ///
     /// # Errors
     /// There is no cgroup2, or the kernel refuses a program: nothing stays attached.
@@ -108,6 +115,7 @@ impl Live {
         lookups: Lookups,
         answers: tokio::sync::mpsc::Receiver<(ContainerRef, Answer)>,
         pipeline: Pipeline,
+        pinned: Option<&Path>,
         out: &mut Vec<Event>,
     ) -> Result<Self> {
         let settings = Settings {
@@ -115,8 +123,11 @@ impl Live {
             watch_containers: u32::from(selectors.chooses_containers()),
             pad: 0,
         };
-        let mut kernel = Kernel::load(offsets::resolve_in_child()?, settings)?;
-        let rings = Rings::new(kernel.rings()?);
+        let pins = pinned
+            .map(|socket| Pins::open(socket, attach::version(&settings, &selectors)))
+            .transpose()?;
+        let mut kernel = Kernel::load(settings, pins)?;
+        let mut rings = Rings::new(kernel.rings()?);
         kernel.count_for_the_node()?;
         for place in selectors.birthplaces() {
             let place = place.existing(|path| cgroups.dir(path).is_dir());
@@ -129,6 +140,7 @@ impl Live {
             kernel.nursery(id, place.depth)?;
         }
         kernel.attach_node()?;
+        let legacy = takeover::Legacy::read(&kernel, &mut rings);
         let mut live = Self {
             kernel,
             rings,
@@ -144,11 +156,13 @@ impl Live {
             ended: HashSet::new(),
             mended: boot_time(),
             node: KernelState::default(),
+            node_word: takeover::Word::default(),
             losses_read: 0,
             losses: losses::Losses::new()?,
             recording: None,
         };
         live.adopt(out);
+        live.take_over(legacy, out);
         Ok(live)
     }
 
@@ -180,6 +194,11 @@ impl Live {
     /// The pipeline, to look at.
     pub fn pipeline(&self) -> &Pipeline {
         &self.pipeline
+    }
+
+    /// Where everything is pinned, if it is.
+    pub fn pins(&self) -> Option<&Path> {
+        self.kernel.pins()
     }
 
     /// Programs, each with the number of places it is attached to.
@@ -276,6 +295,7 @@ impl Live {
         if now.saturating_sub(self.losses_read) >= LOSS_EVERY || all {
             self.losses_read = now;
             self.read_losses(out);
+            self.leave_word(all);
             self.bury(now);
             self.cover_the_unseen(out);
             if now.saturating_sub(self.mended) >= MEND_EVERY {
@@ -332,6 +352,9 @@ impl Live {
                     recording
                         .record(&bytes)
                         .context("cannot write the recording")?;
+                }
+                if let Ok(header) = decode::header(&bytes) {
+                    watched.word.count(header.kind);
                 }
                 if !self.pipeline.bytes(&bytes, out) {
                     let kind = kind_name(&bytes);
