@@ -218,6 +218,9 @@ impl std::fmt::Display for Address {
     }
 }
 
+/// A word of a fixed set.
+pub type Word = &'static str;
+
 /// What an event is about; its name in JSON is [`Body::kind`].
 #[derive(Clone, Debug)]
 pub enum Body {
@@ -385,7 +388,8 @@ pub struct Network {
 }
 
 /// Body of a `dns` event: a question, or its answer.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Dns {
     /// Flow id.
     pub flow: String,
@@ -442,7 +446,7 @@ pub struct Flow {
     pub peer_flow: Option<String>,
     /// Whose process the event names: `creator` of the socket, or of the `listener`.
     #[serde(deserialize_with = "forever")]
-    pub owner: &'static str,
+    pub owner: Word,
     /// Where it is in its life.
     pub state: FlowState,
     /// Who began it.
@@ -459,7 +463,7 @@ pub struct Flow {
         skip_serializing_if = "Option::is_none",
         deserialize_with = "forever_some"
     )]
-    pub protocol: Option<&'static str>,
+    pub protocol: Option<Word>,
     /// The name of the server that is asked for: SNI, Host, or what a proxy is to connect to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<Arc<str>>,
@@ -482,11 +486,12 @@ pub struct Flow {
 }
 
 /// Body of a `device` event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Device {
     /// `character` or `block`.
-    #[serde(rename = "type")]
-    pub class: &'static str,
+    #[serde(rename = "type", deserialize_with = "forever")]
+    pub class: Word,
     /// Major number.
     pub major: u32,
     /// Minor number.
@@ -498,7 +503,8 @@ pub struct Device {
     pub name: Option<std::borrow::Cow<'static, str>>,
     /// `refused` when another device program of the cgroup has said so before;
     /// else `attempted`: whether it was opened is not known.
-    pub result: &'static str,
+    #[serde(deserialize_with = "forever")]
+    pub result: Word,
 }
 
 /// Body of a `cgroup` event.
@@ -507,7 +513,7 @@ pub struct Device {
 pub struct Cgroup {
     /// `created`, `removed` or `entered`.
     #[serde(deserialize_with = "forever")]
-    pub action: &'static str,
+    pub action: Word,
     /// Path below the cgroup2 mount.
     pub path: String,
 }
@@ -581,6 +587,19 @@ pub enum Severity {
     Critical,
 }
 
+impl Severity {
+    /// Its name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
+}
+
 /// How sure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -591,6 +610,17 @@ pub enum Confidence {
     Medium,
     /// Shown by bytes or behaviour.
     High,
+}
+
+impl Confidence {
+    /// Its name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+        }
+    }
 }
 
 /// Body of an `alert` event: one revision of an incident.

@@ -21,7 +21,9 @@ use crate::event::{
 };
 use crate::flow::{self, Change, Flow, Steering, Table};
 use crate::protocol::{Fact, dns};
+use crate::rules::engine::{Engine, Sighting};
 use crate::rules::incidents::Incidents;
+use crate::rules::set::RuleSet;
 use crate::stats::Stats;
 
 /// Where records become events.
@@ -40,6 +42,7 @@ pub struct Pipeline {
     flows: Table,
     relays: Relays,
     mining: Mining,
+    engine: Engine,
     incidents: Incidents,
     stats: Stats,
 }
@@ -61,6 +64,7 @@ impl Pipeline {
         boot_epoch: u64,
         processes: Processes,
         devices: Devices,
+        rules: Arc<RuleSet>,
     ) -> Self {
         Self {
             node: node.into(),
@@ -74,6 +78,7 @@ impl Pipeline {
             flows: Table::default(),
             relays: Relays::default(),
             mining: Mining::default(),
+            engine: Engine::new(rules),
             incidents: Incidents::default(),
             stats: Stats::default(),
         }
@@ -82,6 +87,21 @@ impl Pipeline {
     /// Counters so far.
     pub fn stats(&self) -> Stats {
         self.stats
+    }
+
+    /// Judges by other rules from now on.
+    pub fn replace_rules(&mut self, rules: Arc<RuleSet>) {
+        self.engine.replace(rules);
+    }
+
+    /// The rules that judge.
+    pub fn rules(&self) -> &Arc<RuleSet> {
+        self.engine.rules()
+    }
+
+    /// Matches that correlations forgot because there were too many.
+    pub fn correlations_forgotten(&self) -> u64 {
+        self.engine.forgotten()
     }
 
     /// Flows that are followed.
@@ -337,8 +357,27 @@ impl Pipeline {
     }
 
     fn find(&mut self, finding: &Finding, events: &[Arc<str>], out: &mut Vec<Event>) {
+        let mut sightings = Vec::new();
+        let agent = self.agents.get(&finding.agent);
+        let agent = agent.map(|agent| &**agent);
+        self.engine.finding(finding, agent, events, &mut sightings);
+        let process = finding.process.as_ref();
+        for sighting in &sightings {
+            self.sight(sighting, finding.agent, finding.time, process, out);
+        }
+    }
+
+    /// Folds what a rule saw into its incident.
+    fn sight(
+        &mut self,
+        sighting: &Sighting,
+        agent: u64,
+        time: u64,
+        process: Option<&Arc<Process>>,
+        out: &mut Vec<Event>,
+    ) {
         // Agent 0 stands for what was lost of no one agent: it may have been this one's.
-        let lost: u64 = [finding.agent, 0]
+        let lost: u64 = [agent, 0]
             .iter()
             .filter_map(|agent| self.lost.get(agent))
             .sum();
@@ -346,17 +385,11 @@ impl Pipeline {
             0 => "complete".to_owned(),
             records => format!("{records} records that may be this agent's were lost"),
         };
-        let time = self.at(finding.time);
-        if let Some(alert) = self.incidents.take(finding, events, time, &coverage) {
+        let at = self.at(time);
+        if let Some(alert) = self.incidents.take(sighting, agent, at, &coverage) {
             self.stats.alerts += 1;
             let body = event::Body::Alert(Arc::new(alert));
-            self.emit(
-                finding.agent,
-                finding.time,
-                finding.process.clone(),
-                body,
-                out,
-            );
+            self.emit(agent, time, process.cloned(), body, out);
         }
     }
 
@@ -379,14 +412,21 @@ impl Pipeline {
         let id: Arc<str> = format!("{}-{}", self.run, self.next_id).into();
         self.next_id += 1;
         self.stats.events += 1;
-        out.push(Event {
+        let event = Event {
             id: id.clone(),
             time: self.at(time),
             node: self.node.clone(),
             agent: self.agents.get(&agent).cloned(),
             process,
             body,
-        });
+        };
+        let mut sightings = Vec::new();
+        self.engine.event(&event, &mut sightings);
+        let process = event.process.clone();
+        out.push(event);
+        for sighting in &sightings {
+            self.sight(sighting, agent, time, process.as_ref(), out);
+        }
         id
     }
 }

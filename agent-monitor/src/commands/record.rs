@@ -13,6 +13,7 @@ use crate::capture::recording::{About, Writer, create};
 use crate::capture::rings::boot_epoch;
 use crate::cli::RecordArgs;
 use crate::enrich::selector::Selector;
+use crate::rules::set::RuleSet;
 
 /// Runs the command until its time is over, or SIGINT or SIGTERM.
 ///
@@ -45,7 +46,7 @@ pub fn record(
 ) -> Result<()> {
     let cannot = || format!("cannot write the recording {}", file.display());
     let mut events = Vec::new();
-    let mut live = watch::start(selectors, None, &mut events)?;
+    let mut live = watch::start(selectors, RuleSet::builtin(), None, &mut events)?;
     let to = create(file).with_context(cannot)?;
     let about = About {
         node: watch::node(),

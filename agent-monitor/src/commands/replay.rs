@@ -17,6 +17,7 @@ use crate::enrich::process::Processes;
 use crate::enrich::procfs::Procfs;
 use crate::event::{Agent, AgentState, Body, Event};
 use crate::pipeline::Pipeline;
+use crate::rules::set::RuleSet;
 
 /// Exit code with `--fail-on-alert` when there was one.
 const ALERTS_FOUND: u8 = 3;
@@ -78,6 +79,7 @@ pub fn replay(path: &Path, n: usize, mut hand_on: impl FnMut(&Event) -> Result<(
         about.boot_epoch,
         processes,
         Devices::default(),
+        RuleSet::builtin(),
     );
     let mut events = Vec::new();
     // Agents are written without a time: they appear with the next record, and

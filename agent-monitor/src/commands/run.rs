@@ -21,6 +21,7 @@ use crate::enrich::selector::Selector;
 use crate::event::{Body, Event, Timestamp};
 use crate::live::Live;
 use crate::loss::Stage;
+use crate::rules::set::RuleSet;
 use crate::sinks::Sinks;
 use crate::store::Store;
 
@@ -122,7 +123,7 @@ fn watch_agents(
     stop: &AtomicBool,
 ) -> Result<()> {
     let mut events = Vec::new();
-    let mut live = watch::start(selectors, pinned, &mut events)?;
+    let mut live = watch::start(selectors, RuleSet::builtin(), pinned, &mut events)?;
     hand_on(&mut events, store, hub, &mut live);
     lock(status).state = State::Attached;
     tracing::info!("attached: {} agents so far", live.agents().count());

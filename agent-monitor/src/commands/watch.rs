@@ -19,6 +19,7 @@ use crate::enrich::selector::{Selector, Selectors};
 use crate::event::Event;
 use crate::live::Live;
 use crate::pipeline::Pipeline;
+use crate::rules::set::RuleSet;
 
 /// Answers of container runtimes that may wait to be taken.
 const ANSWERS: usize = 1_024;
@@ -79,6 +80,7 @@ pub fn stop_on_signals() -> Result<Arc<AtomicBool>> {
 /// As [`Live::start`]; then nothing is left attached.
 pub fn start(
     selectors: Vec<Selector>,
+    rules: Arc<RuleSet>,
     pinned: Option<&Path>,
     out: &mut Vec<Event>,
 ) -> Result<Live> {
@@ -86,7 +88,7 @@ pub fn start(
     let selectors = Selectors::new(selectors);
     let (sender, answers) = tokio::sync::mpsc::channel(ANSWERS);
     let lookups = Lookups::start(
-        Api::new(selectors.label_keys()),
+        Api::new(selectors.label_keys().chain(rules.label_keys())),
         Patience::default(),
         sender,
     );
@@ -101,6 +103,7 @@ pub fn start(
         boot_epoch(),
         Processes::default(),
         Devices::at("/proc"),
+        rules,
     );
     Live::start(cgroups, selectors, lookups, answers, pipeline, pinned, out)
 }

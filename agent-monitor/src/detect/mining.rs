@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use agent_monitor_common::event::FlowId;
 
-use super::{Finding, Subject};
+use super::{Detector, Finding, Subject};
 use crate::event::Process;
 use crate::flow::Flow;
 use crate::protocol::Side;
 use crate::protocol::stratum::{Fact, Weight};
 
-/// Rule id.
-pub const RULE: &str = "mining-pool-protocol";
+/// What rules see of this.
+pub static DETECTOR: Detector = Detector {
+    name: "mining-pool-protocol",
+    stages: &["weak-signs", "one-side", "both-sides"],
+};
 /// Stages of evidence.
 const WEAK: usize = 0;
 const ONE_SIDE: usize = 1;
@@ -188,11 +191,12 @@ impl Mining {
             |process| format!("{}[{}]", process.comm, process.pid),
         );
         Some(Finding {
-            rule: RULE,
+            detector: &DETECTOR,
             stage,
             agent: flow.agent,
             process,
             subjects: vec![Subject::Flow(flow.id)],
+            remote: flow.remote,
             summary: match stage {
                 WEAK => format!("{who} may be asking {remote} for mining work"),
                 ONE_SIDE => format!("{who} speaks a mining pool's protocol with {remote}"),

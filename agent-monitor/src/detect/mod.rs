@@ -13,14 +13,30 @@ use std::sync::Arc;
 use agent_monitor_common::event::FlowId;
 
 use crate::decode::ProcessKey;
-use crate::event::Process;
+use crate::event::{Address, Process};
+
+/// What can find something: rules name it and its stages.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Detector {
+    /// As rules name it.
+    pub name: &'static str,
+    /// Stages of evidence, from the least.
+    pub stages: &'static [&'static str],
+}
+
+/// Every detector.
+pub static DETECTORS: &[&Detector] = &[
+    &mining::DETECTOR,
+    &tunnel::SSH_DETECTOR,
+    &tunnel::RELAY_DETECTOR,
+];
 
 /// What a detector has seen.
 #[derive(Clone, Debug)]
 pub struct Finding {
-    /// Id of the rule it is for.
-    pub rule: &'static str,
-    /// Stage of evidence, an index into the rule's stages.
+    /// Which detector.
+    pub detector: &'static Detector,
+    /// Stage of evidence, an index into the detector's stages.
     pub stage: usize,
     /// The agent.
     pub agent: u64,
@@ -28,6 +44,8 @@ pub struct Finding {
     pub process: Option<Arc<Process>>,
     /// What it is about: findings that share one belong to one incident.
     pub subjects: Vec<Subject>,
+    /// The other end, when it is about one.
+    pub remote: Option<Address>,
     /// One sentence for a person.
     pub summary: String,
     /// The bytes, sizes and times that show it.
@@ -43,4 +61,8 @@ pub enum Subject {
     Process(ProcessKey),
     /// A flow.
     Flow(FlowId),
+    /// What a correlation groups by.
+    Group(u64),
+    /// The agent as a whole.
+    Agent,
 }

@@ -5,24 +5,30 @@ use std::sync::Arc;
 use agent_monitor_common::event::FlowId;
 
 use super::relay::{End, MATCHED, Risen, SUSTAINED};
-use super::{Finding, Subject};
+use super::{Detector, Finding, Subject};
 use crate::decode::{ProcessKey, Way};
 use crate::event::Process;
 use crate::flow::Flow;
 use crate::protocol::ssh;
 
-/// Rule id of tunnels on SSH flows.
-pub const SSH_RULE: &str = "reverse-ssh-tunnel";
-/// Rule id of tunnels on any other flow.
-pub const RELAY_RULE: &str = "reverse-tunnel-relay";
+/// Tunnels on SSH flows.
+pub static SSH_DETECTOR: Detector = Detector {
+    name: "reverse-ssh-tunnel",
+    stages: &["command-line", "wire-sizes", "relayed"],
+};
+/// Tunnels on any other flow.
+pub static RELAY_DETECTOR: Detector = Detector {
+    name: "reverse-tunnel-relay",
+    stages: &["matched", "sustained"],
+};
 
 /// Bytes of a forward's text that a summary shows.
 const MAX_SPEC: usize = 100;
-/// Stages of [`SSH_RULE`].
+/// Stages of [`SSH_DETECTOR`].
 const COMMAND_LINE: usize = 0;
 const WIRE_SIZES: usize = 1;
 const RELAYED: usize = 2;
-/// Stages of [`RELAY_RULE`].
+/// Stages of [`RELAY_DETECTOR`].
 const BOTH_WAYS: usize = 0;
 const STEADY: usize = 1;
 
@@ -37,11 +43,12 @@ pub fn command_line(
 ) -> Finding {
     let forward = &forward[..forward.floor_char_boundary(MAX_SPEC)];
     Finding {
-        rule: SSH_RULE,
+        detector: &SSH_DETECTOR,
         stage: COMMAND_LINE,
         agent,
         process: Some(process.clone()),
         subjects: subjects(key, Some(process), None),
+        remote: None,
         summary: format!(
             "{}[{}] was started with a reverse forward ({forward})",
             process.comm, process.pid
@@ -66,11 +73,12 @@ pub fn wire_sizes(
     };
     let remote = flow.remote?;
     Some(Finding {
-        rule: SSH_RULE,
+        detector: &SSH_DETECTOR,
         stage: WIRE_SIZES,
         agent: flow.agent,
         process: process.cloned(),
         subjects: subjects(flow.owner, process, Some(flow.id)),
+        remote: Some(remote),
         summary: format!(
             "{} asked {remote} for a reverse forward over SSH",
             who(process)
@@ -95,11 +103,11 @@ pub fn relayed(risen: &Risen, process: Option<&Arc<Process>>, time: u64) -> Opti
     let exchanges = pair.score.exchanges();
     // One match may be chance, except between ssh and what it did itself.
     let enough = exchanges >= MATCHED || (ssh && is_own(outside, inside, process));
-    let (rule, stage) = match exchanges {
+    let (detector, stage) = match exchanges {
         _ if !enough => return None,
-        _ if ssh => (SSH_RULE, RELAYED),
-        SUSTAINED.. => (RELAY_RULE, STEADY),
-        _ => (RELAY_RULE, BOTH_WAYS),
+        _ if ssh => (&SSH_DETECTOR, RELAYED),
+        SUSTAINED.. => (&RELAY_DETECTOR, STEADY),
+        _ => (&RELAY_DETECTOR, BOTH_WAYS),
     };
     let mut evidence = vec![format!(
         "connected to {to} {:.1} ms after data came in from {from}",
@@ -116,11 +124,12 @@ pub fn relayed(risen: &Risen, process: Option<&Arc<Process>>, time: u64) -> Opti
         ),
     }));
     Some(Finding {
-        rule,
+        detector,
         stage,
         agent: outside.agent,
         process: process.cloned(),
         subjects: subjects(outside.owner, process, Some(outside.flow)),
+        remote: Some(from),
         summary: format!(
             "{} lets {from} reach {to} inside through {}",
             who(process),
@@ -228,24 +237,34 @@ mod tests {
             outside: end([203, 0, 113, 1], 5, protocol),
             inside: end([127, 0, 0, 1], connector, None),
         };
-        relayed(&risen, Some(&process.into()), 0).map(|finding| (finding.rule, finding.stage))
+        relayed(&risen, Some(&process.into()), 0)
+            .map(|finding| (finding.detector.name, finding.stage))
     }
 
     #[test]
     fn one_match_proves_a_tunnel_only_when_ssh_made_the_inside_connection_itself() {
         let ssh = Some("ssh");
         let (own, child, sibling) = ((5, 1), (6, 5), (6, 1));
-        assert_eq!(found(ssh, own, 1), Some((SSH_RULE, RELAYED)));
-        assert_eq!(found(ssh, child, 1), Some((SSH_RULE, RELAYED)));
+        assert_eq!(found(ssh, own, 1), Some((SSH_DETECTOR.name, RELAYED)));
+        assert_eq!(found(ssh, child, 1), Some((SSH_DETECTOR.name, RELAYED)));
         assert_eq!(found(ssh, sibling, 1), None);
-        assert_eq!(found(ssh, sibling, MATCHED), Some((SSH_RULE, RELAYED)));
+        assert_eq!(
+            found(ssh, sibling, MATCHED),
+            Some((SSH_DETECTOR.name, RELAYED))
+        );
         assert_eq!(found(ssh, (0, 0), 1), None, "unknown");
     }
 
     #[test]
     fn a_relay_of_unknown_protocol_needs_several_matches() {
         assert_eq!(found(None, (5, 1), 1), None);
-        assert_eq!(found(None, (5, 1), MATCHED), Some((RELAY_RULE, BOTH_WAYS)));
-        assert_eq!(found(None, (6, 1), SUSTAINED), Some((RELAY_RULE, STEADY)));
+        assert_eq!(
+            found(None, (5, 1), MATCHED),
+            Some((RELAY_DETECTOR.name, BOTH_WAYS))
+        );
+        assert_eq!(
+            found(None, (6, 1), SUSTAINED),
+            Some((RELAY_DETECTOR.name, STEADY))
+        );
     }
 }

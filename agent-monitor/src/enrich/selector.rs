@@ -18,6 +18,7 @@ use globset::{GlobBuilder, GlobMatcher};
 
 use super::cgroup_path::{ContainerRef, Runtime};
 use super::runtime::RuntimeInfo;
+use crate::event::Agent;
 
 /// One selector.
 #[derive(Clone, Debug)]
@@ -188,6 +189,40 @@ impl FromStr for Selector {
 }
 
 impl Selector {
+    /// Whether it chooses an agent, by what is known of it.
+    pub fn chooses(&self, agent: &Agent) -> bool {
+        let container = agent.container.as_ref();
+        let named = |glob: &GlobMatcher| {
+            container.is_some_and(|it| it.name.as_ref().is_some_and(|name| glob.is_match(name)))
+        };
+        match self {
+            Self::Cgroup(glob) => glob.matches(&agent.cgroup),
+            Self::Systemd(glob) => glob.matches(&agent.cgroup),
+            Self::Docker(glob) => {
+                container.is_some_and(|it| it.runtime == Runtime::Docker.as_str()) && named(glob)
+            }
+            Self::Container(glob) => {
+                container.is_some_and(|it| glob.is_match(&it.id)) || named(glob)
+            }
+            Self::Label { key, value } => container.is_some_and(|it| {
+                let have = it.labels.get(key);
+                have.is_some_and(|have| value.as_ref().is_none_or(|glob| glob.is_match(have)))
+            }),
+            Self::Pod { namespace, name } => agent
+                .pod
+                .as_ref()
+                .is_some_and(|pod| namespace.is_match(&pod.namespace) && name.is_match(&pod.name)),
+        }
+    }
+
+    /// The key of the label that it asks for.
+    pub fn label_key(&self) -> Option<&str> {
+        match self {
+            Self::Label { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+
     fn decide(
         &self,
         path: &str,
@@ -274,10 +309,7 @@ impl Selectors {
 
     /// Keys of the labels that decisions need.
     pub fn label_keys(&self) -> impl Iterator<Item = &str> {
-        self.list.iter().filter_map(|selector| match selector {
-            Selector::Label { key, .. } => Some(key.as_str()),
-            _ => None,
-        })
+        self.list.iter().filter_map(Selector::label_key)
     }
 }
 

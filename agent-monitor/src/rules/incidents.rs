@@ -1,6 +1,6 @@
-//! Findings about one thing are one incident, which grows.
+//! Sightings of one thing are one incident, which grows.
 //!
-//! A finding belongs to the incident of its rule and agent that is about one of
+//! A sighting belongs to the incident of its rule and agent that is about one of
 //! its subjects. What raises the stage of evidence is told as a new revision;
 //! the rest is counted.
 
@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use super::pack::{Rule, rule};
-use crate::detect::{Finding, Subject};
+use super::engine::Sighting;
+use super::rule::Rule;
+use crate::detect::Subject;
 use crate::event::{Alert, Timestamp};
 
 /// Incidents that can grow at once; the one that was quiet longest is closed.
@@ -19,9 +20,9 @@ const MAX_EVIDENCE: usize = 32;
 
 /// Bytes of one line of evidence; the events behind an alert have the rest.
 const MAX_LINE: usize = 512;
-/// New incidents an agent may cause in a minute. One that makes thousands, such
-/// as a command line repeated in a loop, must not keep the others' from being
-/// stored; what is withheld is counted.
+/// New incidents of one rule that an agent may cause in a minute. One that makes
+/// thousands, such as a command line repeated in a loop, must not keep other
+/// agents', nor those of another rule, from being stored; what is withheld is counted.
 const MAX_NEW: u32 = 60;
 const MINUTE: u64 = 60_000_000_000;
 
@@ -29,15 +30,15 @@ const MINUTE: u64 = 60_000_000_000;
 #[derive(Default)]
 pub struct Incidents {
     open: Vec<Incident>,
-    /// Agent → begin of the current minute, and new incidents in it.
-    new: HashMap<u64, (Timestamp, u32)>,
-    /// Findings that would have begun an incident too many.
+    /// Agent → rule → begin of the current minute, and new incidents in it.
+    new: HashMap<u64, HashMap<Arc<str>, (Timestamp, u32)>>,
+    /// Sightings that would have begun an incident too many.
     pub withheld: u64,
 }
 
 struct Incident {
     id: String,
-    rule: &'static Rule,
+    rule: Arc<Rule>,
     agent: u64,
     /// The first finding's own subject and those of later ones, without the
     /// processes above: what runs under one shell is not one incident.
@@ -53,40 +54,39 @@ struct Incident {
 }
 
 impl Incidents {
-    /// Takes a finding, shown by `events`, at `time`; gives the new revision of
-    /// its incident if it grew. `coverage` says what was lost of the agent.
+    /// Takes a sighting of an agent's at `time`; gives the new revision of its
+    /// incident if it grew. `coverage` says what was lost of the agent.
     pub fn take(
         &mut self,
-        finding: &Finding,
-        events: &[Arc<str>],
+        sighting: &Sighting,
+        agent: u64,
         time: Timestamp,
         coverage: &str,
     ) -> Option<Alert> {
-        let rule = rule(finding.rule)?;
+        let rule = &sighting.rule;
         let place = self.open.iter().position(|incident| {
-            incident.agent == finding.agent
-                && incident.rule.id == rule.id
-                && incident.is_about(finding)
+            incident.agent == agent && incident.rule.id == rule.id && incident.is_about(sighting)
         });
         let place = match place {
             Some(place) => place,
             None => {
-                if !self.may_begin(finding.agent, time) {
+                if !self.may_begin(agent, &rule.id, time) {
                     self.withheld += 1;
                     return None;
                 }
                 if self.open.len() >= MAX_INCIDENTS {
                     self.close_quietest();
                 }
-                self.open.push(Incident::new(rule, finding, time));
+                self.open.push(Incident::new(sighting, agent, time));
                 self.open.len() - 1
             }
         };
-        self.open[place].add(finding, events, time, coverage)
+        self.open[place].add(sighting, time, coverage)
     }
 
-    fn may_begin(&mut self, agent: u64, time: Timestamp) -> bool {
-        let (begun, count) = self.new.entry(agent).or_insert((time, 0));
+    fn may_begin(&mut self, agent: u64, rule: &Arc<str>, time: Timestamp) -> bool {
+        let rules = self.new.entry(agent).or_default();
+        let (begun, count) = rules.entry(rule.clone()).or_insert((time, 0));
         if time.0.saturating_sub(begun.0) >= MINUTE {
             (*begun, *count) = (time, 0);
         }
@@ -112,16 +112,17 @@ impl Incidents {
 }
 
 impl Incident {
-    fn new(rule: &'static Rule, finding: &Finding, time: Timestamp) -> Self {
-        // Keys of DefaultHasher::new() are fixed: the same finding gives the
+    fn new(sighting: &Sighting, agent: u64, time: Timestamp) -> Self {
+        let rule = &sighting.rule;
+        // Keys of DefaultHasher::new() are fixed: the same sighting gives the
         // same id when a recording is replayed.
         let mut hash = DefaultHasher::new();
-        (rule.id, finding.agent, time.0).hash(&mut hash);
-        finding.subjects.first().hash(&mut hash);
+        (&*rule.id, agent, time.0).hash(&mut hash);
+        sighting.subjects.first().hash(&mut hash);
         Self {
             id: format!("{}-{:016x}", rule.id, hash.finish()),
-            rule,
-            agent: finding.agent,
+            rule: rule.clone(),
+            agent,
             about: Vec::new(),
             stage: 0,
             revision: 0,
@@ -134,8 +135,8 @@ impl Incident {
         }
     }
 
-    fn is_about(&self, finding: &Finding) -> bool {
-        finding.subjects.iter().any(|subject| {
+    fn is_about(&self, sighting: &Sighting) -> bool {
+        sighting.subjects.iter().any(|subject| {
             self.about.iter().any(|known| match (known, subject) {
                 // Ancestors come without their start.
                 (Subject::Process(known), Subject::Process(process)) => {
@@ -146,14 +147,10 @@ impl Incident {
         })
     }
 
-    fn add(
-        &mut self,
-        finding: &Finding,
-        events: &[Arc<str>],
-        time: Timestamp,
-        coverage: &str,
-    ) -> Option<Alert> {
-        for subject in &finding.subjects {
+    fn add(&mut self, sighting: &Sighting, time: Timestamp, coverage: &str) -> Option<Alert> {
+        // After a reload the rule may judge otherwise.
+        self.rule = sighting.rule.clone();
+        for subject in &sighting.subjects {
             let own = !matches!(subject, Subject::Process(process) if process.start == 0);
             if own && !self.about.contains(subject) && self.about.len() < MAX_EVIDENCE {
                 self.about.push(*subject);
@@ -161,32 +158,32 @@ impl Incident {
         }
         self.count += 1;
         self.last_seen = time;
-        for line in &finding.evidence {
+        for line in &sighting.evidence {
             let line = cut(line);
             if self.evidence.len() < MAX_EVIDENCE && !self.evidence.contains(&line) {
                 self.evidence.push(line);
             }
         }
-        for event in events {
+        for event in &sighting.events {
             if self.events.len() < MAX_EVIDENCE && !self.events.contains(event) {
                 self.events.push(event.clone());
             }
         }
-        if self.revision > 0 && finding.stage <= self.stage {
+        if self.revision > 0 && sighting.stage <= self.stage {
             return None;
         }
-        self.stage = finding.stage;
-        self.summary = cut(&finding.summary);
+        self.stage = sighting.stage;
+        self.summary = cut(&sighting.summary);
         self.revision += 1;
-        let (severity, confidence) = *self.rule.stages.get(self.stage)?;
+        let stage = self.rule.stages.get(self.stage)?;
         Some(Alert {
             incident: self.id.clone(),
             revision: self.revision,
-            rule: self.rule.id.into(),
-            title: self.rule.title.into(),
-            severity,
-            confidence,
-            attack: self.rule.attack.iter().map(|id| (*id).into()).collect(),
+            rule: self.rule.id.clone(),
+            title: self.rule.title.clone(),
+            severity: stage.severity,
+            confidence: stage.confidence,
+            attack: self.rule.attack.clone(),
             summary: self.summary.clone(),
             evidence: self.evidence.clone(),
             events: self.events.clone(),
@@ -210,26 +207,25 @@ fn cut(line: &str) -> String {
 mod tests {
     use super::*;
     use crate::decode::ProcessKey;
-    use crate::detect::tunnel::SSH_RULE;
+    use crate::rules::set::RuleSet;
 
-    fn finding(pid: u32, stage: usize) -> Finding {
-        Finding {
-            rule: SSH_RULE,
+    fn sighting(pid: u32, stage: usize) -> Sighting {
+        let rules = RuleSet::builtin();
+        Sighting {
+            rule: rules.get("reverse-ssh-tunnel").expect("a rule").clone(),
             stage,
-            agent: 7,
-            process: None,
             subjects: vec![Subject::Process(ProcessKey { pid, start: 1 })],
             summary: "a tunnel".to_owned(),
             evidence: vec![format!("stage {stage}"), "x".repeat(10_000)],
-            time: 0,
+            events: Vec::new(),
         }
     }
 
     #[test]
-    fn findings_about_one_process_are_one_incident_that_grows() {
+    fn sightings_of_one_process_are_one_incident_that_grows() {
         let mut incidents = Incidents::default();
         let mut take =
-            |stage, time| incidents.take(&finding(5, stage), &[], Timestamp(time), "complete");
+            |stage, time| incidents.take(&sighting(5, stage), 7, Timestamp(time), "complete");
         let first = take(0, 1).expect("an incident begins");
         let second = take(2, 2).expect("it grows");
         assert_eq!(first.incident, second.incident);
@@ -242,7 +238,7 @@ mod tests {
         let mut incidents = Incidents::default();
         let mut take = |pid| {
             incidents
-                .take(&finding(pid, 0), &[], Timestamp(1), "complete")
+                .take(&sighting(pid, 0), 7, Timestamp(1), "complete")
                 .map(|a| a.incident)
         };
         assert_ne!(take(5), take(6));
@@ -251,7 +247,7 @@ mod tests {
     #[test]
     fn lines_of_evidence_are_cut() {
         let mut incidents = Incidents::default();
-        let alert = incidents.take(&finding(5, 0), &[], Timestamp(1), "complete");
+        let alert = incidents.take(&sighting(5, 0), 7, Timestamp(1), "complete");
         let longest = alert
             .expect("an incident")
             .evidence
@@ -266,9 +262,9 @@ mod tests {
         let mut incidents = Incidents::default();
         let began = (0..1000)
             .filter(|pid| {
-                let found = finding(*pid, 0);
+                let found = sighting(*pid, 0);
                 incidents
-                    .take(&found, &[], Timestamp(1), "complete")
+                    .take(&found, 7, Timestamp(1), "complete")
                     .is_some()
             })
             .count();
@@ -277,7 +273,7 @@ mod tests {
         let later = Timestamp(1 + MINUTE);
         assert!(
             incidents
-                .take(&finding(5000, 0), &[], later, "complete")
+                .take(&sighting(5000, 0), 7, later, "complete")
                 .is_some()
         );
     }

@@ -1,4 +1,36 @@
-//! What is bad, and how bad: rules over findings, folded into incidents.
+//! What is bad, and how bad: rules over events and findings, folded into incidents.
+//!
+//! A rule is a YAML document in Sigma's form ([`rule`]). Its selections become a
+//! typed tree ([`tree`]) over the fields of an event ([`fields`]), its texts an
+//! index ([`index`]) that leaves out rules that cannot match. [`set`] reads and
+//! checks files together, [`engine`] asks, [`incidents`] folds.
 
+#![forbid(unsafe_code)]
+
+mod condition;
+pub mod correlation;
+pub mod detection;
+pub mod engine;
+pub mod exceptions;
+pub mod fields;
+mod files;
 pub mod incidents;
-pub mod pack;
+mod index;
+mod keys;
+mod modifiers;
+mod pack;
+pub mod problem;
+pub mod rule;
+pub mod sample;
+pub mod set;
+pub mod sigma;
+pub mod summary;
+pub mod testing;
+pub mod text;
+pub mod tree;
+pub mod value;
+pub mod vars;
+pub mod yaml;
+
+#[cfg(test)]
+mod tests;

@@ -1,55 +1,72 @@
-//! The default rules.
+//! The default pack: the files of `rules/`, in the binary.
 
-use crate::detect::{mining, tunnel};
-use crate::event::{Confidence, Severity};
+use std::collections::BTreeSet;
+use std::path::Path;
 
-/// A rule: what findings of one kind mean.
-#[derive(Debug)]
-pub struct Rule {
-    /// Stable id.
-    pub id: &'static str,
-    /// For people.
-    pub title: &'static str,
-    /// MITRE ATT&CK technique ids.
-    pub attack: &'static [&'static str],
-    /// How bad and how sure, by stage of evidence.
-    pub stages: &'static [(Severity, Confidence)],
+use super::problem::Source;
+use super::yaml::{self, Value};
+
+macro_rules! files {
+    ($($name:literal)*) => {
+        /// Names and contents.
+        static FILES: &[(&str, &str)] =
+            &[$(($name, include_str!(concat!("../../../rules/", $name)))),*];
+    };
 }
 
-/// Every rule.
-pub static RULES: &[Rule] = &[
-    Rule {
-        id: mining::RULE,
-        title: "Mining pool protocol",
-        attack: &["T1496.001"],
-        stages: &[
-            (Severity::Low, Confidence::Low),
-            (Severity::High, Confidence::Medium),
-            (Severity::Critical, Confidence::High),
-        ],
-    },
-    Rule {
-        id: tunnel::SSH_RULE,
-        title: "Reverse SSH tunnel",
-        attack: &["T1572", "T1021.004"],
-        stages: &[
-            (Severity::Medium, Confidence::Low),
-            (Severity::High, Confidence::Medium),
-            (Severity::Critical, Confidence::High),
-        ],
-    },
-    Rule {
-        id: tunnel::RELAY_RULE,
-        title: "Reverse tunnel by relay",
-        attack: &["T1572", "T1090"],
-        stages: &[
-            (Severity::High, Confidence::Medium),
-            (Severity::Critical, Confidence::High),
-        ],
-    },
-];
+files! {
+    "cgroup-escape.yaml"
+    "gpu-device-open.yaml"
+    "memfd-exec.yaml"
+    "metadata-service-access.yaml"
+    "miner-process.yaml"
+    "mining-pool-protocol.yaml"
+    "monitoring-loss.yaml"
+    "reverse-shell.yaml"
+    "reverse-ssh-tunnel.yaml"
+    "reverse-tunnel-relay.yaml"
+    "ssh-outbound.yaml"
+    "vars.yaml"
+}
 
-/// A rule by its id.
-pub fn rule(id: &str) -> Option<&'static Rule> {
-    RULES.iter().find(|rule| rule.id == id)
+/// Where messages say that a rule of the pack is from.
+pub const ORIGIN: &str = "built-in";
+
+/// Its files.
+pub fn sources() -> Vec<Source> {
+    FILES
+        .iter()
+        .map(|(name, text)| Source::new(&Path::new(ORIGIN).join(name), (*text).to_owned()))
+        .collect()
+}
+
+/// The variables that it defines, whether or not a rule that uses them was replaced.
+pub fn variables() -> BTreeSet<String> {
+    let vars = FILES.iter().filter(|(name, _)| *name == "vars.yaml");
+    let documents = vars.flat_map(|(_, text)| yaml::documents(text).unwrap_or_default());
+    let names = documents.flat_map(|document| match document.get("vars").map(|it| &it.value) {
+        Some(Value::Map(members)) => members
+            .iter()
+            .filter_map(|(name, _)| name.text().map(str::to_owned))
+            .collect(),
+        _ => Vec::new(),
+    });
+    names.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_of_the_pack_is_in_the_binary() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rules");
+        let mut there: Vec<_> = std::fs::read_dir(dir)
+            .expect("the pack")
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .collect();
+        there.sort();
+        let here: Vec<&str> = FILES.iter().map(|(name, _)| *name).collect();
+        assert_eq!(here, there);
+    }
 }

@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::watch;
 
-use crate::event::{Body, Event, Severity};
+use crate::event::{Body, Event};
 
 pub use retention::{KEEP, MAX_ROWS};
 
@@ -269,19 +269,8 @@ fn insert(transaction: &rusqlite::Transaction<'_>, event: &Event) -> Result<Seq,
             alert.incident,
             alert.revision,
             &*alert.rule,
-            severity_name(alert.severity),
+            alert.severity.name(),
             json,
         ])?;
     Ok(transaction.last_insert_rowid())
-}
-
-/// As in the event's JSON.
-fn severity_name(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Info => "info",
-        Severity::Low => "low",
-        Severity::Medium => "medium",
-        Severity::High => "high",
-        Severity::Critical => "critical",
-    }
 }

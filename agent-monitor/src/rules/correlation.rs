@@ -1,0 +1,481 @@
+//! `correlation`: several matches of other rules, as Sigma's specification of
+//! correlations has them. What has been seen is kept by group, bounded.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use super::fields::{self, Field};
+use super::keys::{Keys, Report, text};
+use super::problem::quoted;
+use super::rule::{Rule, What};
+use super::yaml::{Node, Value};
+use crate::event::Event;
+
+/// Groups that one correlation follows; those that were quiet longest go first.
+const MAX_GROUPS: usize = 4_096;
+/// Matches that the groups of one correlation remember together.
+const MAX_SEEN: usize = 65_536;
+/// Highest number that a condition can ask for.
+const MAX_COUNT: u64 = 10_000;
+/// Longest time between the first and the last match.
+const MAX_SPAN_S: u64 = 30 * 24 * 3600;
+/// Events that an alert names.
+const MAX_EVENTS: usize = 32;
+/// Rules that one correlation can name.
+const MAX_RULES: usize = 64;
+/// Bytes of a group's values that are kept to be told of.
+const MAX_SHOWN: usize = 256;
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Matches.
+    EventCount,
+    /// Different values of a field.
+    ValueCount,
+    /// Each rule, in any order.
+    Temporal,
+    /// Each rule, in this order.
+    TemporalOrdered,
+}
+
+const KINDS: &[(&str, Kind)] = &[
+    ("event_count", Kind::EventCount),
+    ("value_count", Kind::ValueCount),
+    ("temporal", Kind::Temporal),
+    ("temporal_ordered", Kind::TemporalOrdered),
+];
+
+impl Kind {
+    /// As rules name it.
+    pub fn name(self) -> &'static str {
+        let found = KINDS.iter().find(|(_, kind)| *kind == self);
+        found.map_or("", |(name, _)| name)
+    }
+}
+
+/// A correlation, compiled.
+#[derive(Debug)]
+pub struct Correlation {
+    /// What is counted.
+    pub kind: Kind,
+    /// Whose matches, by id.
+    pub rules: Vec<Arc<str>>,
+    /// Whether those tell of their matches themselves too.
+    pub generate: bool,
+    /// For each rule: the fields whose values make a group.
+    groups: Vec<Vec<&'static Field>>,
+    /// For each rule: the field whose values are counted.
+    values: Vec<&'static Field>,
+    span_ns: u64,
+    /// How many make it true.
+    least: u64,
+}
+
+impl Correlation {
+    /// Reads `correlation:`, with the rules that it can name.
+    pub fn read(node: &Node, rules: &[Arc<Rule>], report: &mut Report<'_>) -> Option<Self> {
+        let what = "`correlation`";
+        let mut keys = Keys::new(node, what, report)?;
+        let kind_named = keys.need("type", what, report).is_some();
+        let kind = keys.word("type", KINDS, report);
+        let named = keys.need("rules", what, report);
+        let span = keys.need("timespan", what, report);
+        let span_ns = span.and_then(|node| timespan(node, report));
+        let generate = keys.word("generate", &[("true", true), ("false", false)], report);
+        let group_by = keys.texts("group-by", report);
+        let aliases = keys.get("aliases");
+        let condition = keys.get("condition");
+        keys.end(what, report);
+
+        let named = named?;
+        let mut found = Vec::new();
+        for item in named.items() {
+            let name = item.text().unwrap_or_default();
+            let rule = rules.iter().find(|rule| {
+                &*rule.id == name
+                    || rule.uuid.as_deref() == Some(name)
+                    || rule.name.as_deref() == Some(name)
+            });
+            match rule.map(|rule| (rule, &rule.what)) {
+                Some((rule, What::Event { kind, .. })) => found.push((rule.id.clone(), *kind)),
+                Some(_) => {
+                    let message = format!("{} does not ask for events", quoted(name));
+                    report.add(&item.span, message, None);
+                    return None;
+                }
+                None => {
+                    let ids = rules.iter().map(|rule| &*rule.id);
+                    let help = super::problem::nearest(name, ids);
+                    report.add(
+                        &item.span,
+                        format!("there is no rule {}", quoted(name)),
+                        help,
+                    );
+                    return None;
+                }
+            }
+        }
+        if found.is_empty() || found.len() > MAX_RULES {
+            let message = format!("`rules` names 1 to {MAX_RULES} rules");
+            report.add(&named.span, message, None);
+            return None;
+        }
+        let aliases =
+            aliases.map_or_else(|| Some(BTreeMap::new()), |it| read_aliases(it, report))?;
+        let resolve = |node: &Node, report: &mut Report<'_>| {
+            let name = node.text().unwrap_or_default();
+            let fields = found.iter().map(|(id, kind)| {
+                let path = aliases
+                    .get(name)
+                    .and_then(|by_rule| by_rule.get(&**id).copied())
+                    .unwrap_or(name);
+                match fields::find(kind, path) {
+                    Ok(field) => Some(field),
+                    Err((message, help)) => {
+                        let help = help.or(Some("`aliases` can name a field for each rule".into()));
+                        report.add(&node.span, message, help);
+                        None
+                    }
+                }
+            });
+            let fields: Vec<_> = fields.collect();
+            fields.into_iter().collect::<Option<Vec<_>>>()
+        };
+        let mut groups = vec![Vec::new(); found.len()];
+        for node in group_by {
+            for (group, field) in groups.iter_mut().zip(resolve(node, report)?) {
+                group.push(field);
+            }
+        }
+        let kind = kind.filter(|_| kind_named)?;
+        let counts = matches!(kind, Kind::EventCount | Kind::ValueCount);
+        let (least, field) = match condition {
+            Some(condition) => read_condition(condition, report)?,
+            None if counts => {
+                let start = node.span.start..node.span.start;
+                let help = Some("such as `condition: {gte: 10}`".to_owned());
+                report.add(&start, "`correlation` has no `condition`", help);
+                return None;
+            }
+            None => (0, None),
+        };
+        let problem = match (kind, field, condition) {
+            (Kind::ValueCount, None, Some(at)) => Some((at, "`value_count` needs a `field`")),
+            (Kind::EventCount, Some(at), _) => Some((at, "`event_count` counts no `field`")),
+            (Kind::Temporal | Kind::TemporalOrdered, _, Some(at)) => Some((
+                at,
+                "a condition goes with `event_count` and `value_count` alone",
+            )),
+            _ => None,
+        };
+        if let Some((at, message)) = problem {
+            report.add(&at.span, message, None);
+            return None;
+        }
+        let values = match field {
+            Some(field) => resolve(field, report)?,
+            None => Vec::new(),
+        };
+        Some(Self {
+            kind,
+            rules: found.into_iter().map(|(id, _)| id).collect(),
+            generate: generate.unwrap_or(false),
+            groups,
+            values,
+            span_ns: span_ns?,
+            least,
+        })
+    }
+}
+
+fn read_aliases<'n>(
+    node: &'n Node,
+    report: &mut Report<'_>,
+) -> Option<BTreeMap<&'n str, BTreeMap<&'n str, &'n str>>> {
+    let mut aliases = BTreeMap::new();
+    let map = |node: &'n Node, report: &mut Report<'_>| match &node.value {
+        Value::Map(members) => Some(members),
+        _ => {
+            let message = "`aliases` has for each name a map from rules to fields";
+            report.add(&node.span, message, None);
+            None
+        }
+    };
+    for (name, by_rule) in map(node, report)? {
+        let members = map(by_rule, report)?.iter();
+        let fields = members
+            .filter_map(|(rule, field)| Some((rule.text()?, field.text()?)))
+            .collect();
+        aliases.insert(name.text().unwrap_or_default(), fields);
+    }
+    Some(aliases)
+}
+
+fn read_condition<'n>(node: &'n Node, report: &mut Report<'_>) -> Option<(u64, Option<&'n Node>)> {
+    let mut keys = Keys::new(node, "`condition`", report)?;
+    let field = keys.get("field");
+    let (gt, gte, eq) = (keys.get("gt"), keys.get("gte"), keys.get("eq"));
+    for key in ["lt", "lte", "neq"] {
+        if let Some(node) = keys.get(key) {
+            let message = format!("`{key}` cannot be decided while events still come");
+            let help = Some("use `gt`, `gte` or `eq`".to_owned());
+            report.add(&node.span, message, help);
+        }
+    }
+    keys.end("`condition`", report);
+    let (node, more) = match (gt, gte, eq) {
+        (Some(gt), None, None) => (gt, 1),
+        (None, Some(least), None) | (None, None, Some(least)) => (least, 0),
+        _ => {
+            report.add(
+                &node.span,
+                "`condition` needs one of `gt`, `gte`, `eq`",
+                None,
+            );
+            return None;
+        }
+    };
+    let number = text("condition", node, report)?.parse::<u64>().ok();
+    match number.map(|number| number + more) {
+        Some(least) if (1..=MAX_COUNT).contains(&least) => Some((least, field)),
+        _ => {
+            let message = format!("this is no number from 1 to {MAX_COUNT}");
+            report.add(&node.span, message, None);
+            None
+        }
+    }
+}
+
+/// `30s`, `5m`, `1h`, `1d`, in nanoseconds.
+fn timespan(node: &Node, report: &mut Report<'_>) -> Option<u64> {
+    let given = text("timespan", node, report)?;
+    let unit = match given.chars().last() {
+        Some('s') => Some(1),
+        Some('m') => Some(60),
+        Some('h') => Some(3600),
+        Some('d') => Some(24 * 3600),
+        _ => None,
+    };
+    let seconds = unit.and_then(|unit: u64| {
+        let number: u64 = given[..given.len() - 1].parse().ok()?;
+        number.checked_mul(unit)
+    });
+    match seconds {
+        Some(seconds) if (1..=MAX_SPAN_S).contains(&seconds) => Some(seconds * 1_000_000_000),
+        _ => {
+            let message = format!("{} is no `timespan` of 1s to 30d", quoted(given));
+            report.add(
+                &node.span,
+                message,
+                Some("such as 30s, 5m, 1h, 1d".to_owned()),
+            );
+            None
+        }
+    }
+}
+
+/// What became true.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fired {
+    /// The group, as a number that is the same each time.
+    pub group: u64,
+    /// The group's values for a person; empty without `group-by`.
+    pub shown: String,
+    /// How many matches or values it took.
+    pub count: usize,
+    /// The events that show it, the last ones if they are many.
+    pub events: Vec<Arc<str>>,
+}
+
+/// What one correlation has seen.
+#[derive(Debug, Default)]
+pub struct State {
+    groups: HashMap<u64, Group>,
+    seen: usize,
+    /// Matches that were forgotten because there were too many.
+    pub forgotten: u64,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    last: u64,
+    seen: VecDeque<Match>,
+}
+
+#[derive(Clone, Debug)]
+struct Match {
+    time: u64,
+    /// Place of the rule, or a value as a number.
+    what: u64,
+    event: Arc<str>,
+}
+
+impl State {
+    /// Takes a match of the correlation's rule at `place`.
+    pub fn take(&mut self, of: &Correlation, place: usize, event: &Event) -> Option<Fired> {
+        let (key, shown) = group(&of.groups[place], event);
+        let mut whats = Vec::new();
+        match of.values.get(place) {
+            Some(field) => {
+                field.see(event, &mut |value| {
+                    whats.push(hash(&value.to_string()));
+                    whats.len() >= MAX_EVENTS
+                });
+            }
+            None => whats.push(place as u64),
+        }
+        let time = event.time.0;
+        let since = time.saturating_sub(of.span_ns);
+        let mut fired = None;
+        for what in whats {
+            let group = self.groups.entry(key).or_default();
+            let before = group.seen.len();
+            group.last = time;
+            // In the order of their times, save for events that came a little late.
+            while group.seen.front().is_some_and(|it| it.time < since) {
+                group.seen.pop_front();
+            }
+            let next = Match {
+                time,
+                what,
+                event: event.id.clone(),
+            };
+            let found = group.add(of, next);
+            self.seen = (self.seen + group.seen.len()) - before;
+            fired = fired.or(found.map(|(count, events)| Fired {
+                group: key,
+                shown: shown.clone(),
+                count,
+                events,
+            }));
+        }
+        if self.groups.len() > MAX_GROUPS || self.seen > MAX_SEEN {
+            self.forget(since);
+        }
+        fired
+    }
+
+    /// Makes room: first what is too old, then the quieter half.
+    fn forget(&mut self, since: u64) {
+        self.groups.retain(|_, group| group.last >= since);
+        if self.groups.len() > MAX_GROUPS / 2 || self.sum() > MAX_SEEN / 2 {
+            let mut lasts: Vec<u64> = self.groups.values().map(|group| group.last).collect();
+            let middle = lasts.len() / 2;
+            let (_, middle, _) = lasts.select_nth_unstable(middle);
+            let middle = *middle;
+            let before = self.sum();
+            self.groups.retain(|_, group| group.last > middle);
+            self.forgotten += (before - self.sum()) as u64;
+        }
+        self.seen = self.sum();
+    }
+
+    fn sum(&self) -> usize {
+        self.groups.values().map(|group| group.seen.len()).sum()
+    }
+}
+
+impl Group {
+    /// Adds a match; gives how many there are and their events if it is enough,
+    /// and begins anew.
+    fn add(&mut self, of: &Correlation, next: Match) -> Option<(usize, Vec<Arc<str>>)> {
+        match of.kind {
+            Kind::EventCount => {
+                self.seen.push_back(next);
+                self.done(self.seen.len() as u64 >= of.least)
+            }
+            Kind::ValueCount => {
+                self.seen.retain(|it| it.what != next.what);
+                self.seen.push_back(next);
+                self.done(self.seen.len() as u64 >= of.least)
+            }
+            Kind::Temporal => {
+                self.seen.retain(|it| it.what != next.what);
+                self.seen.push_back(next);
+                self.done(self.seen.len() == of.rules.len())
+            }
+            Kind::TemporalOrdered => {
+                let last = next.what + 1 == of.rules.len() as u64;
+                if self.seen.len() >= 2 * MAX_RULES {
+                    // The earliest of the rule that came most is needed least.
+                    self.thin();
+                }
+                self.seen.push_back(next);
+                let chain = last.then(|| self.chain(of.rules.len() as u64)).flatten();
+                let events = chain?;
+                self.seen.clear();
+                Some((events.len(), events))
+            }
+        }
+    }
+
+    /// From the last rule back: of each rule the latest match before the next's.
+    fn chain(&self, rules: u64) -> Option<Vec<Arc<str>>> {
+        let mut wanted = rules;
+        let mut events = Vec::new();
+        for seen in self.seen.iter().rev() {
+            if wanted > 0 && seen.what == wanted - 1 {
+                events.push(seen.event.clone());
+                wanted -= 1;
+            }
+        }
+        events.reverse();
+        (wanted == 0).then_some(events)
+    }
+
+    /// Drops the earliest match of the rule that has most.
+    fn thin(&mut self) {
+        let mut counts: HashMap<u64, usize> = HashMap::new();
+        for seen in &self.seen {
+            *counts.entry(seen.what).or_default() += 1;
+        }
+        let most = counts
+            .into_iter()
+            .max_by_key(|(what, count)| (*count, *what));
+        if let Some((what, _)) = most
+            && let Some(place) = self.seen.iter().position(|it| it.what == what)
+        {
+            self.seen.remove(place);
+        }
+    }
+
+    fn done(&mut self, done: bool) -> Option<(usize, Vec<Arc<str>>)> {
+        if !done {
+            return None;
+        }
+        let count = self.seen.len();
+        let from = count.saturating_sub(MAX_EVENTS);
+        let events = self.seen.iter().skip(from).map(|it| it.event.clone());
+        let events = events.collect();
+        self.seen.clear();
+        Some((count, events))
+    }
+}
+
+/// The values of fields as a number that is the same each time, and for a person.
+pub fn group(fields: &[&'static Field], event: &Event) -> (u64, String) {
+    let mut key = DefaultHasher::new();
+    let mut shown = String::new();
+    for field in fields {
+        field.see(event, &mut |value| {
+            value.to_string().hash(&mut key);
+            false
+        });
+        0xff_u8.hash(&mut key);
+        if shown.len() < MAX_SHOWN {
+            let value = field.show(event).unwrap_or_else(|| "?".to_owned());
+            let comma = if shown.is_empty() { "" } else { ", " };
+            shown.push_str(&format!("{comma}{} {value}", field.path));
+        }
+    }
+    // Keys of DefaultHasher::new() are fixed: a replay gives the same numbers.
+    (key.finish(), shown)
+}
+
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,4 @@
+//! What holds of rules as a whole.
+
+mod fields;
+mod pack;
