@@ -31,6 +31,8 @@ pub mod kind {
     pub const SEGMENT: u32 = 11;
     /// [`super::Device`]
     pub const DEVICE: u32 = 12;
+    /// [`super::Uncovered`]
+    pub const UNCOVERED: u32 = 20;
 
     /// No record, but something that a map had no room to remember: a process,
     /// a socket, a cgroup. Only counted.
@@ -55,6 +57,7 @@ pub mod kind {
             BURST => "burst",
             SEGMENT => "segment",
             DEVICE => "device",
+            UNCOVERED => "uncovered",
             _ => "other",
         }
     }
@@ -391,6 +394,46 @@ pub struct Device {
     pub class: u32,
     /// Not 0: another device program of the cgroup has refused it.
     pub refused: u32,
+    /// Padding.
+    pub pad: u32,
+}
+
+/// Why what a process does is not seen, [`Uncovered::reason`].
+pub mod uncovered {
+    /// The process is in a cgroup that is no agent's: it was moved, or born there.
+    pub const OUTSIDE: u32 = 1;
+    /// It holds an internet socket that was born in a cgroup that is no agent's.
+    pub const SOCKET: u32 = 2;
+    /// It holds a socket of a family that no cgroup program sees: packets, vsock.
+    pub const FAMILY: u32 = 3;
+    /// It holds a TUN or TAP device.
+    pub const TUN: u32 = 4;
+    /// It holds more descriptors than are looked at.
+    pub const TOO_MANY: u32 = 5;
+}
+
+/// A process of an agent can do what no program of ours sees. Found by looking
+/// at all processes now and then, and at each process's end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Uncovered {
+    /// Common part: the process, and the cgroup it is in.
+    pub header: Header,
+    /// Name of the process.
+    pub comm: [u8; COMM_LEN],
+    /// Inode of the socket or device; 0 where there is none.
+    pub inode: u64,
+    /// The cgroup a socket was born in.
+    pub socket_cgroup: u64,
+    /// The socket's other end, zeroes where there is none.
+    pub remote: Endpoint,
+    /// One of [`uncovered`].
+    pub reason: u32,
+    /// The socket's `AF_*`.
+    pub family: u32,
+    /// The socket's `IPPROTO_*`.
+    pub protocol: u32,
     /// Padding.
     pub pad: u32,
 }

@@ -38,6 +38,14 @@ pub const BURST_BYTES: usize = 64;
 /// A burst ends after this much quiet.
 pub const BURST_QUIET_NS: u64 = 20_000_000;
 
+/// Descriptors of a process that are looked at for sockets nobody sees, each word
+/// of 64 closed ones counting as one; and when the process ends.
+pub const DESCRIPTORS: u32 = 1024;
+/// See [`DESCRIPTORS`].
+pub const DESCRIPTORS_AT_EXIT: u32 = 128;
+/// Of those, how many are told of a process at a time.
+pub const UNCOVERED_PER_PROCESS: u32 = 16;
+
 /// Length of the window in which an agent's quotas are counted.
 pub const QUOTA_WINDOW_NS: u64 = 1_000_000_000;
 

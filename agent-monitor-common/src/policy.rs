@@ -239,4 +239,26 @@ pub struct Offsets {
     pub files_fdt: u32,
     /// `fdtable.fd`
     pub fdtable_fd: u32,
+    /// `fdtable.max_fds`
+    pub fdtable_max_fds: u32,
+    /// `fdtable.open_fds`
+    pub fdtable_open_fds: u32,
+    /// `file.private_data`
+    pub file_private_data: u32,
+    /// `inode.i_rdev`
+    pub inode_rdev: u32,
+    /// `socket.sk`
+    pub socket_sk: u32,
+    /// `sock.sk_protocol`
+    pub sock_protocol: u32,
+    /// `sock.sk_cgrp_data.cgroup`
+    pub sock_cgroup: u32,
+    /// `sock_common.skc_family`; a `sock` begins with its `sock_common`
+    pub sock_family: u32,
+    /// `sock_common.skc_daddr`
+    pub sock_daddr: u32,
+    /// `sock_common.skc_dport`
+    pub sock_dport: u32,
+    /// `sock_common.skc_v6_daddr`
+    pub sock_v6_daddr: u32,
 }

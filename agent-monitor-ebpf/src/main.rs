@@ -56,6 +56,13 @@ fn cgroup_attach(ctx: BtfTracePointContext) -> i32 {
     probes::cgroup::attach(&ctx)
 }
 
+/// aya has no macro for iterators.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+fn uncovered(ctx: *mut core::ffi::c_void) -> i32 {
+    probes::coverage::scan(&BtfTracePointContext::new(ctx))
+}
+
 #[cgroup_sock(sock_create)]
 fn socket_create(ctx: SockContext) -> i32 {
     probes::socket::create(&ctx);

@@ -12,6 +12,7 @@ use aya_ebpf::bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 
+use crate::probes::coverage::Walk;
 use crate::sock::Sock;
 
 /// Offsets of kernel members; written by user space before load, read with [`global`].
@@ -91,6 +92,15 @@ pub static FLOW_CONTROL: HashMap<u64, FlowControl> =
 #[map]
 pub static EXEC_SCRATCH: PerCpuArray<WithData<Exec, EXEC_DATA>> =
     PerCpuArray::with_max_entries(1, 0);
+
+/// Where a process's descriptors are walked: by the iterator, which one reader
+/// runs, and by sched_process_exit, which the kernel does not start twice on a CPU.
+#[map]
+pub static SCAN_SCRATCH: PerCpuArray<Walk> = PerCpuArray::with_max_entries(1, 0);
+
+/// See [`SCAN_SCRATCH`]: an exit may interrupt a scan.
+#[map]
+pub static EXIT_SCRATCH: PerCpuArray<Walk> = PerCpuArray::with_max_entries(1, 0);
 
 /// A map definition that aya's wrapper cannot express: `BPF_F_CLONE` gives an
 /// accepted socket a copy of its listener's storage.

@@ -6,6 +6,7 @@ pub mod capture;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod coverage;
 pub mod decode;
 pub mod detect;
 pub mod enrich;

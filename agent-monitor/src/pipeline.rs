@@ -10,9 +10,10 @@ use agent_monitor_common::event::FlowId;
 use bytes::Bytes;
 
 use crate::decode::{self, Body, CgroupAction, DeviceClass, ProcessKey, Record};
+use crate::detect::blind::Hole;
 use crate::detect::mining::Mining;
 use crate::detect::relay::{Relays, Risen};
-use crate::detect::{Finding, ssh_command, tunnel};
+use crate::detect::{Finding, blind, ssh_command, tunnel};
 use crate::enrich::devices::Devices;
 use crate::enrich::process::{Exec, Fork, Processes};
 use crate::event::{
@@ -37,6 +38,8 @@ pub struct Pipeline {
     agents: HashMap<u64, Arc<Agent>>,
     /// Records lost of each agent since it appeared.
     lost: HashMap<u64, u64>,
+    /// Holes in the coverage of each agent since it appeared.
+    holes: HashMap<u64, u64>,
     processes: Processes,
     devices: Devices,
     flows: Table,
@@ -73,6 +76,7 @@ impl Pipeline {
             next_id: 0,
             agents: HashMap::new(),
             lost: HashMap::new(),
+            holes: HashMap::new(),
             processes,
             devices,
             flows: Table::default(),
@@ -173,6 +177,7 @@ impl Pipeline {
     pub fn forget(&mut self, id: u64) {
         self.agents.remove(&id);
         self.lost.remove(&id);
+        self.holes.remove(&id);
         self.incidents.forget(id);
     }
 
@@ -194,7 +199,9 @@ impl Pipeline {
     /// Records of an agent (0: of no one agent) were lost.
     pub fn loss(&mut self, agent: u64, loss: Loss, time: u64, out: &mut Vec<Event>) {
         *self.lost.entry(agent).or_default() += loss.records;
-        self.emit(agent, time, None, event::Body::Loss(loss), out);
+        let finding = blind::loss(agent, &loss, time);
+        let id = self.emit(agent, time, None, event::Body::Loss(loss), out);
+        self.find(&finding, &[id], out);
     }
 
     /// An agent was not covered from `from` to `to`, nanoseconds since boot.
@@ -205,6 +212,22 @@ impl Pipeline {
             to: self.at(to),
         };
         self.emit(agent, to, None, event::Body::Gap(gap), out);
+    }
+
+    /// Something an agent does could not be seen, and should have been.
+    pub fn hole(&mut self, hole: &Hole, out: &mut Vec<Event>) {
+        let process = self.process(hole.process, hole.to);
+        let gap = Gap {
+            reason: hole.reason.clone(),
+            from: self.at(hole.from),
+            to: self.at(hole.to),
+        };
+        let body = event::Body::Gap(gap);
+        let id = self.emit(hole.agent, hole.to, process.clone(), body, out);
+        if !hole.again {
+            *self.holes.entry(hole.agent).or_default() += 1;
+            self.find(&blind::hole(hole, process.as_ref()), &[id], out);
+        }
     }
 
     fn exec(&mut self, record: &Record, exec: &decode::Exec, out: &mut Vec<Event>) {
@@ -377,14 +400,11 @@ impl Pipeline {
         out: &mut Vec<Event>,
     ) {
         // Agent 0 stands for what was lost of no one agent: it may have been this one's.
-        let lost: u64 = [agent, 0]
-            .iter()
-            .filter_map(|agent| self.lost.get(agent))
-            .sum();
-        let coverage = match lost {
-            0 => "complete".to_owned(),
-            records => format!("{records} records that may be this agent's were lost"),
+        let of = |counts: &HashMap<u64, u64>| -> u64 {
+            let agents = [agent, 0];
+            agents.iter().filter_map(|agent| counts.get(agent)).sum()
         };
+        let coverage = coverage(of(&self.lost), of(&self.holes));
         let at = self.at(time);
         if let Some(alert) = self.incidents.take(sighting, agent, at, &coverage) {
             self.stats.alerts += 1;
@@ -428,6 +448,25 @@ impl Pipeline {
             self.sight(sighting, agent, time, process.as_ref(), out);
         }
         id
+    }
+}
+
+/// `complete`, or what was lost of an agent and how often it could act unseen.
+fn coverage(lost: u64, holes: u64) -> String {
+    let mut parts = Vec::new();
+    if lost > 0 {
+        parts.push(format!("{lost} records that may be this agent's were lost"));
+    }
+    match holes {
+        0 => {}
+        1 => parts.push("something could be done unseen, see the gap event".to_owned()),
+        holes => parts.push(format!(
+            "{holes} things could be done unseen, see the gap events"
+        )),
+    }
+    match parts.is_empty() {
+        true => "complete".to_owned(),
+        false => parts.join("; "),
     }
 }
 

@@ -18,6 +18,7 @@ pub mod cgroup;
 mod container;
 pub mod demo;
 pub mod docker;
+pub mod evasion;
 pub mod leftovers;
 pub mod monitor;
 pub mod netns;

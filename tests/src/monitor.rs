@@ -345,6 +345,19 @@ impl Monitor {
         Ok(self.events())
     }
 
+    /// Waits for the end of a daemon that somebody has killed, and gives every
+    /// event it had told.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn ended(mut self) -> Result<Vec<Value>> {
+        wait::until("the end of agent-monitor", STOP, || {
+            Ok(self.daemon.try_wait()?)
+        })?;
+        self.drain();
+        Ok(self.events())
+    }
+
     /// Kills the daemon as the kernel would when memory runs out, and gives every
     /// event it had told.
     ///

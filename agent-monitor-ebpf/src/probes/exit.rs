@@ -7,6 +7,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 
 use crate::emit;
 use crate::maps::{EVENTS, TASKS, global};
+use crate::probes::coverage;
 use crate::task;
 
 /// Reports and forgets a process whose last thread ends.
@@ -30,6 +31,8 @@ pub fn exit(_ctx: &BtfTracePointContext) -> i32 {
     }
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
+    // Its descriptors are still open: exit_files() comes later in do_exit().
+    coverage::at_exit(current, agent, cgroup, now);
     emit::record::<Exit>(&EVENTS, kind::EXIT, agent, now, |record| {
         let mut header = emit::header::<Exit>(kind::EXIT, now, agent);
         header.cgroup = cgroup;

@@ -2,6 +2,7 @@
 
 pub mod cgroup;
 pub mod connect;
+pub mod coverage;
 pub mod device;
 pub mod exec;
 pub mod exit;

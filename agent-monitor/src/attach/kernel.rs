@@ -9,11 +9,12 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
-use agent_monitor_common::event::FlowId;
+use agent_monitor_common::event::{FlowId, Uncovered};
 use agent_monitor_common::policy::{AgentState, FlowControl, Nursery, Settings, Task, Told, Watch};
 use anyhow::{Context as _, Result};
 use aya::Pod;
 use aya::maps::{HashMap as KernelMap, MapData, RingBuf};
+use aya_obj::generated::bpf_attach_type;
 
 use super::object::Object;
 use super::pins::Pins;
@@ -160,7 +161,7 @@ impl Kernel {
             .with_context(|| format!("cannot open the cgroup {}", directory.display()))?;
         let mut links = Vec::new();
         for program in PROGRAMS {
-            if let Hook::Tracepoint(_) = program.hook {
+            if !program.hook.is_on_cgroups() {
                 continue;
             }
             let Some(fd) = self.object.programs.get(program.name) else {
@@ -346,6 +347,45 @@ impl Kernel {
             let misses = sys::recursion_misses(fd.as_fd()).ok()?;
             Some((program.name, misses))
         })
+    }
+
+    /// Attach points where a network program of ours is no longer attached:
+    /// whoever is privileged can detach it. A cgroup that is gone is none.
+    pub fn tampered(&self, mount: &Path) -> Vec<String> {
+        let ids: Vec<(bpf_attach_type, u32)> = PROGRAMS
+            .iter()
+            .filter(|program| program.need == Need::Required && program.hook.is_on_cgroups())
+            .filter_map(|program| {
+                let fd = self.object.programs.get(program.name)?;
+                Some((program.hook.kind().1, sys::program_id(fd.as_fd()).ok()?))
+            })
+            .collect();
+        let is_tampered = |path: &str| {
+            let Ok(cgroup) = File::open(mount.join(path.trim_start_matches('/'))) else {
+                return false;
+            };
+            let mut programs = ids.iter();
+            programs.any(|(place, id)| {
+                sys::attached(cgroup.as_fd(), *place).is_ok_and(|found| !found.contains(id))
+            })
+        };
+        let mut found = self.attached.keys().cloned().collect::<Vec<_>>();
+        found.retain(|path| is_tampered(path));
+        found
+    }
+
+    /// What agents' processes can do unseen, now; nothing if the kernel has not
+    /// taken the program that looks for it.
+    ///
+    /// # Errors
+    /// The kernel does not run it.
+    pub fn uncovered(&self) -> Result<Vec<Uncovered>> {
+        let Some(program) = self.object.programs.get("uncovered") else {
+            return Ok(Vec::new());
+        };
+        let written = sys::iterate(program.as_fd()).context("cannot look at processes")?;
+        let records = written.chunks_exact(size_of::<Uncovered>());
+        Ok(records.map(bytemuck::pod_read_unaligned).collect())
     }
 
     /// Sets how much of a flow goes up.

@@ -8,7 +8,7 @@ use agent_monitor_common::policy::{Offsets, Settings};
 use anyhow::{Context as _, Result};
 use aya::maps::{Map, MapData};
 use aya::programs::{
-    BtfTracePoint, CgroupDevice, CgroupSkb, CgroupSock, CgroupSockAddr, ProgramError, SockOps,
+    BtfTracePoint, CgroupDevice, CgroupSkb, CgroupSock, CgroupSockAddr, Iter, ProgramError, SockOps,
 };
 use aya::{Btf, Ebpf, EbpfLoader, Pod, include_bytes_aligned};
 
@@ -160,6 +160,7 @@ fn load(ebpf: &mut Ebpf, program: &Program, btf: &Btf) -> Result<OwnedFd> {
     let name = program.name;
     let loaded = match program.hook {
         Hook::Tracepoint(point) => typed::<BtfTracePoint>(ebpf, name)?.load(point, btf),
+        Hook::Iterator(of) => typed::<Iter>(ebpf, name)?.load(of, btf),
         Hook::Sock(_) => typed::<CgroupSock>(ebpf, name)?.load(),
         Hook::SockAddr(_) => typed::<CgroupSockAddr>(ebpf, name)?.load(),
         Hook::SockOps => typed::<SockOps>(ebpf, name)?.load(),

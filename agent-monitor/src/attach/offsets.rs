@@ -74,6 +74,17 @@ const MEMBERS: &[Member] = members! {
     binprm_filename: "linux_binprm", "filename";
     files_fdt: "files_struct", "fdt";
     fdtable_fd: "fdtable", "fd";
+    fdtable_max_fds: "fdtable", "max_fds";
+    fdtable_open_fds: "fdtable", "open_fds";
+    file_private_data: "file", "private_data";
+    inode_rdev: "inode", "i_rdev";
+    socket_sk: "socket", "sk";
+    sock_protocol: "sock", "sk_protocol";
+    sock_cgroup: "sock", "sk_cgrp_data.cgroup";
+    sock_family: "sock_common", "skc_family";
+    sock_daddr: "sock_common", "skc_daddr";
+    sock_dport: "sock_common", "skc_dport";
+    sock_v6_daddr: "sock_common", "skc_v6_daddr";
 };
 
 /// What btfparse reads from.

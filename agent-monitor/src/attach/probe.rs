@@ -103,6 +103,9 @@ fn load(hook: Hook) -> Result<OwnedFd, ProbeError> {
     let attach_btf_id = match hook {
         Hook::Tracepoint(point) => Btf::from_sys_fs()?
             .id_by_type_name_kind(&format!("btf_trace_{point}"), BtfKind::Typedef)?,
+        Hook::Iterator(of) => {
+            Btf::from_sys_fs()?.id_by_type_name_kind(&format!("bpf_iter_{of}"), BtfKind::Func)?
+        }
         _ => 0,
     };
     let attr = ProgLoad {

@@ -12,6 +12,8 @@ use aya_obj::generated::{bpf_attach_type, bpf_prog_type};
 pub enum Hook {
     /// A BTF tracepoint, once for the node.
     Tracepoint(&'static str),
+    /// A BPF iterator, run for each task when user space reads it.
+    Iterator(&'static str),
     /// cgroup sock_create and its like, on agents' cgroups.
     Sock(bpf_attach_type),
     /// cgroup connect or sendmsg, on agents' cgroups.
@@ -25,12 +27,18 @@ pub enum Hook {
 }
 
 impl Hook {
+    /// Whether it is attached to agents' cgroups, and not once for the node.
+    pub fn is_on_cgroups(self) -> bool {
+        !matches!(self, Self::Tracepoint(_) | Self::Iterator(_))
+    }
+
     /// The kernel's names for it: type of program, and of attachment.
     pub fn kind(self) -> (bpf_prog_type, bpf_attach_type) {
         use bpf_attach_type::*;
         use bpf_prog_type::*;
         match self {
             Self::Tracepoint(_) => (BPF_PROG_TYPE_TRACING, BPF_TRACE_RAW_TP),
+            Self::Iterator(_) => (BPF_PROG_TYPE_TRACING, BPF_TRACE_ITER),
             Self::Sock(place) => (BPF_PROG_TYPE_CGROUP_SOCK, place),
             Self::SockAddr(place) => (BPF_PROG_TYPE_CGROUP_SOCK_ADDR, place),
             Self::SockOps => (BPF_PROG_TYPE_SOCK_OPS, BPF_CGROUP_SOCK_OPS),
@@ -141,6 +149,13 @@ pub const PROGRAMS: &[Program] = &[
         Hook::Tracepoint("cgroup_attach_task"),
         "moves into and out of an agent's cgroup",
     ),
+    Program::required(
+        "uncovered",
+        "iter/task",
+        Hook::Iterator("task"),
+        "sockets and processes that no other program sees",
+    )
+    .optional(),
     Program::required(
         "socket_create",
         "cgroup sock_create",

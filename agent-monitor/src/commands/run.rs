@@ -15,8 +15,10 @@ use crate::api::server;
 use crate::api::socket::Socket;
 use crate::api::status::{Counters, SinkStatus, State, Status};
 use crate::attach::Pins;
+use crate::capture::rings::boot_time;
 use crate::cli::RunArgs;
 use crate::config::Config;
+use crate::coverage::downtime::Heartbeat;
 use crate::enrich::selector::Selector;
 use crate::event::{Body, Event, Timestamp};
 use crate::live::Live;
@@ -97,7 +99,8 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
         let _ = served.await;
     }));
 
-    let watched = watch_agents(selectors, pinned, &store, &hub, &status, &stop);
+    let path = &config.store.path;
+    let watched = watch_agents(selectors, pinned, path, &store, &hub, &status, &stop);
 
     lock(&status).state = State::Stopping;
     let _ = stop_serving.send(());
@@ -117,6 +120,7 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
 fn watch_agents(
     selectors: Vec<Selector>,
     pinned: Option<&Path>,
+    path: &Path,
     store: &Store,
     hub: &Hub,
     status: &Mutex<Status>,
@@ -124,6 +128,10 @@ fn watch_agents(
 ) -> Result<()> {
     let mut events = Vec::new();
     let mut live = watch::start(selectors, RuleSet::builtin(), pinned, &mut events)?;
+    let (mut heartbeat, before) = Heartbeat::begin(path, boot_time());
+    if let Some(before) = before {
+        live.was_down(before, &mut events);
+    }
     hand_on(&mut events, store, hub, &mut live);
     lock(status).state = State::Attached;
     tracing::info!("attached: {} agents so far", live.agents().count());
@@ -134,11 +142,13 @@ fn watch_agents(
             told = Some(Instant::now());
         }
         live.step(&mut events)?;
+        heartbeat.beat(boot_time());
         hand_on(&mut events, store, hub, &mut live);
     }
     live.take_rest(&mut events)?;
     live.stop(&mut events);
     hand_on(&mut events, store, hub, &mut live);
+    heartbeat.end(boot_time());
     match live.pins() {
         Some(pins) => tracing::info!(pins = %pins.display(), "stopped; everything stays attached"),
         None => tracing::info!("detached"),

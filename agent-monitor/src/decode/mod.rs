@@ -288,6 +288,14 @@ pub fn header(bytes: &[u8]) -> Result<Header, Error> {
     fixed::<Header>(bytes).map(|(header, _)| header)
 }
 
+/// Reads what a process can do unseen.
+///
+/// # Errors
+/// Too short.
+pub fn uncovered(bytes: &[u8]) -> Result<wire::Uncovered, Error> {
+    fixed(bytes).map(|(found, _)| found)
+}
+
 /// Reads a record.
 ///
 /// # Errors

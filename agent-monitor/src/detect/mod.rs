@@ -3,6 +3,7 @@
 //! A detector says what happens and shows it; whether it is bad, and how bad,
 //! is for `rules` to say.
 
+pub mod blind;
 pub mod mining;
 pub mod relay;
 pub mod ssh_command;
@@ -26,6 +27,7 @@ pub struct Detector {
 
 /// Every detector.
 pub static DETECTORS: &[&Detector] = &[
+    &blind::DETECTOR,
     &mining::DETECTOR,
     &tunnel::SSH_DETECTOR,
     &tunnel::RELAY_DETECTOR,

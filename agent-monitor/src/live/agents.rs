@@ -137,6 +137,7 @@ impl Live {
             decision: Decision::Undecided,
             held: VecDeque::new(),
             gaps: Vec::new(),
+            holes: Vec::new(),
             counted: KernelState::default(),
             word: takeover::Word::default(),
             unseen: false,
@@ -242,6 +243,7 @@ impl Live {
         watched.decision = Decision::Yes;
         let agent = watched.agent.clone();
         let gaps = std::mem::take(&mut watched.gaps);
+        let holes = std::mem::take(&mut watched.holes);
         if let Some(recording) = &mut self.recording
             && let Err(error) = recording.agent(&recorded(id, &agent))
         {
@@ -252,6 +254,9 @@ impl Live {
             .agent(id, agent, AgentState::Appeared, born, out);
         for (reason, from, to) in gaps {
             self.pipeline.gap(id, reason, from, to, out);
+        }
+        for hole in holes {
+            self.pipeline.hole(&hole, out);
         }
     }
 
@@ -352,10 +357,12 @@ impl Live {
         let dead: Vec<u64> = self
             .watched
             .iter()
-            .filter(|(_, watched)| {
+            .filter(|(id, watched)| {
+                // Who has left it is still watched, as a process of this agent.
                 watched
                     .gone
                     .is_some_and(|gone| now - gone.min(now) > TOMBSTONE)
+                    && !self.coverage.has_escaped(**id)
             })
             .map(|(id, _)| *id)
             .collect();

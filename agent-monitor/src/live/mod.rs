@@ -5,6 +5,7 @@
 //! records are held, bounded; then they are released in order, or dropped.
 
 mod agents;
+mod coverage;
 mod losses;
 mod takeover;
 
@@ -21,11 +22,13 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 
 use crate::api::status::AgentStatus;
-use crate::attach::programs::{Hook, PROGRAMS};
+use crate::attach::programs::PROGRAMS;
 use crate::attach::{self, Kernel, Pins};
 use crate::capture::recording::{RecordedAgent, Writer};
 use crate::capture::rings::{Rings, boot_time};
+use crate::coverage::Coverage;
 use crate::decode::{self, Body, CgroupAction, ProcessKey};
+use crate::detect::blind::Hole;
 use crate::enrich::cgroup_path::{ContainerRef, agent_root, parent};
 use crate::enrich::cgroupfs::CgroupFs;
 use crate::enrich::lookups::{Answer, Lookups};
@@ -48,6 +51,8 @@ const MAX_SCAN: usize = 65_536;
 const LOSS_EVERY: u64 = 500_000_000;
 /// How often what is known of agents is compared with what there is.
 const MEND_EVERY: u64 = 2_000_000_000;
+/// How often it is looked for what is not covered.
+const LOOK_EVERY: u64 = 500_000_000;
 /// The kernel's agent that stands for the node.
 const NODE: u64 = 0;
 /// How long an agent's counters stay after its cgroup is gone: connections
@@ -64,6 +69,8 @@ struct Watched {
     held: VecDeque<Bytes>,
     /// Times that were not covered, told once it has appeared: why, from, to.
     gaps: Vec<(String, u64, u64)>,
+    /// Holes in its coverage, alike.
+    holes: Vec<Hole>,
     /// What the kernel had counted when last read.
     counted: KernelState,
     /// What the next daemon will be told.
@@ -94,6 +101,9 @@ pub struct Live {
     /// Agents whose cgroup was gone when last looked at.
     ended: HashSet<u64>,
     mended: u64,
+    coverage: Coverage,
+    /// When coverage was last looked at.
+    looked: u64,
     /// What the kernel had counted for the node when last read.
     node: KernelState,
     node_word: takeover::Word,
@@ -155,6 +165,8 @@ impl Live {
             strangers: HashSet::new(),
             ended: HashSet::new(),
             mended: boot_time(),
+            coverage: Coverage::default(),
+            looked: boot_time(),
             node: KernelState::default(),
             node_word: takeover::Word::default(),
             losses_read: 0,
@@ -207,8 +219,8 @@ impl Live {
         PROGRAMS.iter().map(move |program| {
             let places = match program.hook {
                 _ if !self.kernel.has(program) => 0,
-                Hook::Tracepoint(_) => 1,
-                _ => points,
+                hook if hook.is_on_cgroups() => points,
+                _ => 1,
             };
             (program.name, places)
         })
@@ -292,6 +304,9 @@ impl Live {
             }
         }
         let now = boot_time();
+        if now.saturating_sub(self.looked) >= LOOK_EVERY || all {
+            self.look(now, out);
+        }
         if now.saturating_sub(self.losses_read) >= LOSS_EVERY || all {
             self.losses_read = now;
             self.read_losses(out);
@@ -314,6 +329,14 @@ impl Live {
             self.losses.count(NODE, Stage::Decode, "entry", 1);
             return Ok(());
         };
+        if header.kind == kind::UNCOVERED
+            && let Ok(found) = decode::uncovered(&bytes)
+        {
+            if let Some(hole) = self.coverage.ended(&found) {
+                self.hole(hole, out);
+            }
+            return Ok(());
+        }
         if header.kind == kind::CGROUP
             && let Ok(record) = decode::record(&bytes)
             && let Body::Cgroup {
