@@ -9,10 +9,8 @@ use crate::event::{Loss, Process};
 /// Losses, and gaps that should not be.
 pub static DETECTOR: Detector = Detector {
     name: "monitoring-loss",
-    stages: &["records-lost", "unseen"],
+    stages: &["missed"],
 };
-const RECORDS_LOST: usize = 0;
-const UNSEEN: usize = 1;
 
 /// A time for which something an agent did could not be seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +37,7 @@ pub fn hole(hole: &Hole, process: Option<&Arc<Process>>) -> Finding {
     };
     Finding {
         detector: &DETECTOR,
-        stage: UNSEEN,
+        stage: 0,
         agent: hole.agent,
         process: process.cloned(),
         subjects: vec![subject],
@@ -59,7 +57,7 @@ pub fn loss(agent: u64, loss: &Loss, time: u64) -> Finding {
         .collect();
     Finding {
         detector: &DETECTOR,
-        stage: RECORDS_LOST,
+        stage: 0,
         agent,
         process: None,
         subjects: vec![Subject::Agent],
