@@ -31,6 +31,14 @@ pub mod kind {
     pub const SEGMENT: u32 = 11;
     /// [`super::Device`]
     pub const DEVICE: u32 = 12;
+    /// [`super::Socket`]
+    pub const SOCKET: u32 = 13;
+    /// [`super::Bound`]: bind() has given a socket an address.
+    pub const BIND: u32 = 14;
+    /// [`super::Bound`]: listen() was called.
+    pub const LISTEN: u32 = 15;
+    /// [`super::Unstarted`]
+    pub const UNSTARTED: u32 = 16;
     /// [`super::Uncovered`]
     pub const UNCOVERED: u32 = 20;
 
@@ -57,6 +65,10 @@ pub mod kind {
             BURST => "burst",
             SEGMENT => "segment",
             DEVICE => "device",
+            SOCKET => "socket",
+            BIND => "bind",
+            LISTEN => "listen",
+            UNSTARTED => "unstarted",
             UNCOVERED => "uncovered",
             _ => "other",
         }
@@ -291,6 +303,73 @@ pub struct Closed {
     /// State before the end, `TCP_*` of linux/tcp_states.h: `TCP_SYN_SENT` (2)
     /// when the connection never came about.
     pub old_state: u32,
+    /// `sk_err` at the end, an `errno`; 0: none, and in the first recordings.
+    pub error: u32,
+    /// Segments sent again (`tcp_sock.total_retrans`). Records of the first
+    /// recordings end before this: [`Closed::FIRST_LEN`].
+    pub retransmits: u32,
+    /// Smoothed round-trip time, microseconds; 0: not measured.
+    pub rtt_us: u32,
+    /// Segments sent, those without payload included (`tcp_sock.segs_out`).
+    pub segments_out: u32,
+    /// Padding.
+    pub pad: u32,
+}
+
+impl Closed {
+    /// Bytes of the record before it told of more than `error`.
+    pub const FIRST_LEN: usize = core::mem::offset_of!(Closed, retransmits);
+}
+
+/// socket() has made an inet socket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Socket {
+    /// Common part: the process that called.
+    pub header: Header,
+    /// Its first flow, if it comes to one.
+    pub flow: FlowId,
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u32,
+    /// `SOCK_*`.
+    pub kind: u32,
+    /// `IPPROTO_*`.
+    pub protocol: u32,
+    /// Padding.
+    pub pad: u32,
+}
+
+/// A TCP or UDP socket has an address of its own, or listens there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Bound {
+    /// Common part: the process that called bind(); of a listener, who made the socket.
+    pub header: Header,
+    /// The socket's flow, if it comes to one; of a listener, its cookie.
+    pub flow: FlowId,
+    /// The address.
+    pub local: Endpoint,
+    /// `IPPROTO_TCP` or `IPPROTO_UDP`.
+    pub protocol: u32,
+    /// Padding.
+    pub pad: u32,
+}
+
+/// TCP sent nothing for a connect(): told of when the socket is closed, or
+/// connect() is called again.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Unstarted {
+    /// Common part: the socket's owner.
+    pub header: Header,
+    /// The flow.
+    pub flow: FlowId,
+    /// State at the end, `TCP_*` of linux/tcp_states.h: `TCP_SYN_SENT` (2) when
+    /// the SYN was still to wait for data (TCP Fast Open).
+    pub state: u32,
     /// Padding.
     pub pad: u32,
 }

@@ -46,7 +46,7 @@ pub const FLOW_SEGMENTS: u32 = 1;
 pub enum Class {
     /// fork, exec, exit and cgroup records.
     Process = 0,
-    /// connect, send, established and closed records.
+    /// socket, bind, listen, connect, send, established and closed records.
     Network = 1,
     /// Heads of flows.
     Head = 2,
@@ -261,4 +261,6 @@ pub struct Offsets {
     pub sock_dport: u32,
     /// `sock_common.skc_v6_daddr`
     pub sock_v6_daddr: u32,
+    /// `sock.sk_err`
+    pub sock_err: u32,
 }

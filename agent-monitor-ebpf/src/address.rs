@@ -1,4 +1,4 @@
-//! Addresses and protocol numbers, as hooks give them and as records carry them.
+//! Addresses, protocols' and states' numbers, as hooks give them and as records carry them.
 
 use agent_monitor_common::event::Endpoint;
 
@@ -6,6 +6,11 @@ use agent_monitor_common::event::Endpoint;
 pub const IPPROTO_TCP: u32 = 6;
 /// include/uapi/linux/in.h
 pub const IPPROTO_UDP: u32 = 17;
+
+/// include/net/tcp_states.h
+pub const TCP_CLOSE: u32 = 7;
+/// include/net/tcp_states.h
+pub const TCP_LISTEN: u32 = 10;
 
 /// The third word of a v4-mapped address (RFC 4291, 2.5.5.2), in memory order.
 const MAPPED: u32 = 0xffff_0000;

@@ -69,6 +69,24 @@ fn socket_create(ctx: SockContext) -> i32 {
     ALLOW
 }
 
+#[cgroup_sock(post_bind4)]
+fn bind4(ctx: SockContext) -> i32 {
+    probes::socket::bind4(&ctx);
+    ALLOW
+}
+
+#[cgroup_sock(post_bind6)]
+fn bind6(ctx: SockContext) -> i32 {
+    probes::socket::bind6(&ctx);
+    ALLOW
+}
+
+#[cgroup_sock(sock_release)]
+fn socket_release(ctx: SockContext) -> i32 {
+    probes::socket::release(&ctx);
+    ALLOW
+}
+
 #[cgroup_sock_addr(connect4)]
 fn connect4(ctx: SockAddrContext) -> i32 {
     probes::connect::connect4(&ctx);

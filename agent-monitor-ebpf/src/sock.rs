@@ -6,8 +6,9 @@ use agent_monitor_common::policy::FlowControl;
 use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 
-use crate::atomic;
 use crate::maps::SOCKETS;
+use crate::task::Caller;
+use crate::{atomic, emit};
 
 /// The TCP handshake is done, or the socket was found in the middle of its life.
 pub const ESTABLISHED: u32 = 1;
@@ -15,6 +16,8 @@ pub const ESTABLISHED: u32 = 1;
 pub const CONNECTED: u32 = 2;
 /// Not seen being made.
 pub const TAKEN_OVER: u32 = 4;
+/// connect() was called and TCP has not begun to send.
+pub const STARTING: u32 = 8;
 
 /// Value of [`SOCKETS`]. What every packet reads comes first, in one cache line.
 ///
@@ -23,7 +26,7 @@ pub const TAKEN_OVER: u32 = 4;
 /// ([`Sock::hold`]).
 #[repr(C)]
 pub struct Sock {
-    /// [`ESTABLISHED`], [`CONNECTED`], [`TAKEN_OVER`].
+    /// [`ESTABLISHED`], [`CONNECTED`], [`TAKEN_OVER`], [`STARTING`].
     pub flags: u32,
     /// `IPPROTO_*`.
     pub protocol: u32,
@@ -242,6 +245,35 @@ pub unsafe fn get<'a>(sk: *mut bpf_sock) -> Option<&'a mut Sock> {
 pub unsafe fn get_or_create<'a>(sk: *mut bpf_sock) -> Option<&'a mut Sock> {
     // SAFETY: as in `get`.
     unsafe { storage(sk, u64::from(BPF_SK_STORAGE_GET_F_CREATE)).as_mut() }
+}
+
+/// As [`get_or_create`], as the caller's.
+///
+/// # Safety
+/// As [`get`].
+#[inline(always)]
+pub unsafe fn own<'a>(
+    sk: *mut bpf_sock,
+    caller: &Caller,
+    cookie: u64,
+    protocol: u32,
+) -> Option<&'a mut Sock> {
+    // SAFETY: as in `get`.
+    let Some(socket) = (unsafe { get_or_create(sk) }) else {
+        emit::no_room(caller.agent);
+        return None;
+    };
+    socket.agent = caller.agent;
+    socket.cgroup = caller.cgroup;
+    socket.tgid = caller.tgid;
+    socket.start = caller.start();
+    socket.protocol = protocol;
+    socket.flags = 0;
+    socket.begin(FlowId {
+        cookie,
+        generation: 0,
+    });
+    Some(socket)
 }
 
 /// # Safety

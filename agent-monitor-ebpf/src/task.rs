@@ -1,6 +1,6 @@
 //! Reading task_struct, by the offsets that user space found in BTF.
 
-use agent_monitor_common::event::FlowId;
+use agent_monitor_common::event::{FlowId, Header};
 use agent_monitor_common::policy::{Task, Watch};
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{
@@ -128,4 +128,70 @@ pub fn agent_of(cgroup: u64, tgid: u32) -> Option<u64> {
     // SAFETY: a value of TASKS, valid while the program runs.
     let agent = unsafe { (*remembered(tgid)?).agent };
     AGENTS.get_ptr_mut(agent).map(|_| agent)
+}
+
+/// The running process, if it is an agent's.
+pub struct Caller {
+    /// Its agent.
+    pub agent: u64,
+    /// The cgroup it is in.
+    pub cgroup: u64,
+    /// Its thread-group id.
+    pub tgid: u32,
+    /// What is remembered of it.
+    known: Option<*mut Task>,
+}
+
+impl Caller {
+    /// Who is running; nothing unless it belongs to an agent.
+    #[inline(always)]
+    pub fn current() -> Option<Self> {
+        let (cgroup, tgid) = (current_cgroup(), current_tgid());
+        let agent = current_agent(cgroup, tgid)?;
+        Some(Self {
+            agent,
+            cgroup,
+            tgid,
+            known: remembered(tgid),
+        })
+    }
+
+    /// When it started, nanoseconds since boot.
+    #[inline(always)]
+    pub fn start(&self) -> u64 {
+        match self.known {
+            // SAFETY: a value of TASKS, valid while the program runs.
+            Some(known) => unsafe { (*known).start },
+            None => start(current()),
+        }
+    }
+
+    /// The flow on which data last arrived for it, and when; 0: never.
+    #[inline(always)]
+    pub fn last_rx(&self) -> (FlowId, u64) {
+        match self.known {
+            // SAFETY: a value of TASKS; a packet that arrives meanwhile may
+            // change it half-way, which evidence for people can bear.
+            Some(known) => unsafe { ((*known).last_rx_flow, (*known).last_rx_time) },
+            None => (
+                FlowId {
+                    cookie: 0,
+                    generation: 0,
+                },
+                0,
+            ),
+        }
+    }
+
+    /// Header of a record of `T` about what it does.
+    #[inline(always)]
+    pub fn header<T>(&self, kind: u32, now: u64) -> Header {
+        Header {
+            cgroup: self.cgroup,
+            start: self.start(),
+            tgid: self.tgid,
+            tid: bpf_get_current_pid_tgid() as u32,
+            ..emit::header::<T>(kind, now, self.agent)
+        }
+    }
 }

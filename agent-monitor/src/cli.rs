@@ -131,7 +131,8 @@ pub struct TailArgs {
         help_heading = "Filters"
     )]
     pub agents: Vec<String>,
-    /// Only events of this kind; may be repeated
+    /// Only events of this kind; may be repeated. For people, `socket` is left
+    /// out unless it is named
     #[arg(
         long = "kind",
         value_name = "KIND",

@@ -13,6 +13,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::loss::Stage;
 
+mod socket;
+
+pub use socket::{Bound, Socket};
+
 /// Version of the event's shape, its `schema` member.
 pub const SCHEMA: u32 = 1;
 
@@ -234,6 +238,12 @@ pub enum Body {
     Accept(Network),
     /// A datagram went to a new peer.
     Send(Network),
+    /// A socket was made.
+    Socket(Socket),
+    /// A socket has an address of its own.
+    Bind(Bound),
+    /// A socket listens.
+    Listen(Bound),
     /// A name was asked for, or answered.
     Dns(Box<Dns>),
     /// A flow opened, was identified, moved on, failed or closed.
@@ -255,8 +265,8 @@ pub enum Body {
 impl Body {
     /// Every `kind` there is, sorted.
     pub const KINDS: &[&str] = &[
-        "accept", "agent", "alert", "cgroup", "connect", "device", "dns", "exec", "exit", "flow",
-        "gap", "loss", "send",
+        "accept", "agent", "alert", "bind", "cgroup", "connect", "device", "dns", "exec", "exit",
+        "flow", "gap", "listen", "loss", "send", "socket",
     ];
 
     /// The event's `kind`, one of [`Self::KINDS`].
@@ -267,6 +277,9 @@ impl Body {
             Self::Connect(_) => "connect",
             Self::Accept(_) => "accept",
             Self::Send(_) => "send",
+            Self::Socket(_) => "socket",
+            Self::Bind(_) => "bind",
+            Self::Listen(_) => "listen",
             Self::Dns(_) => "dns",
             Self::Flow(_) => "flow",
             Self::Device(_) => "device",
@@ -286,6 +299,8 @@ impl Body {
             Self::Connect(body) | Self::Accept(body) | Self::Send(body) => {
                 map.serialize_entry(kind, body)
             }
+            Self::Socket(body) => map.serialize_entry(kind, body),
+            Self::Bind(body) | Self::Listen(body) => map.serialize_entry(kind, body),
             Self::Dns(body) => map.serialize_entry(kind, body),
             Self::Flow(body) => map.serialize_entry(kind, body),
             Self::Device(body) => map.serialize_entry(kind, body),
@@ -366,8 +381,18 @@ pub enum Outcome {
     Attempted,
     /// The handshake was completed.
     Established,
-    /// The handshake never was, for a reason not known.
+    /// The other end refused it.
+    Refused,
+    /// The network said that it cannot get there.
+    Unreachable,
+    /// Nobody answered for as long as TCP tries.
+    TimedOut,
+    /// The other end broke off.
+    Reset,
+    /// The agent gave up before the handshake was over.
     Abandoned,
+    /// Nothing was sent: no route, no port left.
+    FailedLocally,
 }
 
 /// Body of `connect`, `accept` and `send` events.
@@ -477,9 +502,15 @@ pub struct Flow {
     pub packets_out: u64,
     /// Segments with payload to the agent.
     pub packets_in: u64,
-    /// Nanoseconds from opening to closing.
+    /// Nanoseconds from opening to closing, or from the attempt to its failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_ns: Option<u64>,
+    /// Segments sent again, of TCP at its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retransmits: Option<u32>,
+    /// Smoothed round-trip time in microseconds, of TCP at its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtt_us: Option<u32>,
     /// What the protocol's parser noticed, in words.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub facts: Vec<String>,

@@ -155,6 +155,19 @@ impl Pipeline {
             Body::Exit { status } => self.exit(record, *status, out),
             Body::Cgroup { action, path, .. } => self.cgroup(record, *action, path, out),
             Body::Device(device) => self.device(record, device, out),
+            Body::Socket(socket) => {
+                let body = event::Socket {
+                    flow: flow::id_text(socket.flow),
+                    family: socket.family(),
+                    kind: socket.kind(),
+                    protocol: socket.protocol(),
+                    transport: socket.transport(),
+                    raw: socket.is_raw(),
+                };
+                self.by_process(record, event::Body::Socket(body), out);
+            }
+            Body::Bind(bound) => self.by_process(record, event::Body::Bind(bound.into()), out),
+            Body::Listen(bound) => self.by_process(record, event::Body::Listen(bound.into()), out),
             _ => self.network(record, out),
         }
     }
@@ -341,6 +354,12 @@ impl Pipeline {
             event::Body::Device(body),
             out,
         );
+    }
+
+    /// What a process did, of which nothing follows.
+    fn by_process(&mut self, record: &Record, body: event::Body, out: &mut Vec<Event>) {
+        let process = self.process(record.process, record.time);
+        self.emit(record.agent, record.time, process, body, out);
     }
 
     fn network(&mut self, record: &Record, out: &mut Vec<Event>) {
@@ -581,6 +600,16 @@ fn is_related(processes: &Processes, one: ProcessKey, other: ProcessKey) -> bool
             .is_some_and(|parent| above_other.first() == Some(parent))
 }
 
+impl From<&decode::Bound> for event::Bound {
+    fn from(bound: &decode::Bound) -> Self {
+        Self {
+            flow: flow::id_text(bound.flow),
+            transport: bound.transport,
+            local: bound.local,
+        }
+    }
+}
+
 fn network_body(flow: &Flow, result: Outcome) -> Option<event::Network> {
     Some(event::Network {
         flow: flow::id_text(flow.id),
@@ -627,10 +656,10 @@ fn flow_body(flow: &Flow, state: FlowState, facts: Vec<String>, now: u64) -> Opt
         remote: flow.remote?,
         protocol: flow.protocol,
         server_name: flow.server_name.clone(),
-        result: match (flow.established, state) {
-            (Some(_), _) => Outcome::Established,
-            (None, FlowState::Failed) => Outcome::Abandoned,
-            (None, _) => Outcome::Attempted,
+        result: match (flow.result, flow.established) {
+            (Some(result), _) => result,
+            (None, Some(_)) => Outcome::Established,
+            (None, None) => Outcome::Attempted,
         },
         bytes_out: flow.bytes[0],
         bytes_in: flow.bytes[1],
@@ -638,8 +667,11 @@ fn flow_body(flow: &Flow, state: FlowState, facts: Vec<String>, now: u64) -> Opt
         packets_in: flow.packets[1],
         duration_ns: match state {
             FlowState::Closed => flow.established.map(|from| now.saturating_sub(from)),
+            FlowState::Failed => Some(now.saturating_sub(flow.begun)),
             _ => None,
         },
+        retransmits: flow.retransmits,
+        rtt_us: flow.rtt_us,
         facts,
     })))
 }

@@ -4,7 +4,6 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use agent_monitor_tests::monitor::SOON;
 use agent_monitor_tests::watched::{Watched, address};
@@ -50,6 +49,7 @@ fn summary(event: &Value) -> Value {
         "packets_out",
         "packets_in",
         "duration_ns",
+        "rtt_us",
         "protocol",
     ] {
         members.remove(member);
@@ -76,11 +76,14 @@ fn an_outbound_flow_has_its_ends_and_its_exact_bytes() {
     let expected = json!({
         "owner": "creator", "state": "closed", "direction": "outbound", "transport": "tcp",
         "local": local, "remote": remote, "result": "established",
-        "bytes_out": SENT, "bytes_in": ANSWERED,
+        "bytes_out": SENT, "bytes_in": ANSWERED, "retransmits": 0,
     });
     assert_eq!(summary(&end), expected);
     assert!(end["flow"]["packets_out"].as_u64().unwrap() > 1);
     assert!(end["flow"]["duration_ns"].as_u64().unwrap() > 0);
+    // On one machine, and yet not in no time.
+    let rtt = end["flow"]["rtt_us"].as_u64().unwrap();
+    assert!((1..1_000_000).contains(&rtt), "{rtt} µs");
     assert_eq!(end["process"]["comm"], "python3");
 
     let id = end["flow"]["flow"].clone();
@@ -136,7 +139,7 @@ s.recv(1)
         json!({
             "owner": "listener", "state": "closed", "direction": "inbound", "transport": "tcp",
             "local": local, "remote": remote, "result": "established",
-            "bytes_out": 7, "bytes_in": 50_000,
+            "bytes_out": 7, "bytes_in": 50_000, "retransmits": 0,
         })
     );
     assert_eq!(end["process"]["pid"], pid);
@@ -357,32 +360,6 @@ accepted.close()
 }
 
 #[test]
-fn a_refused_connection_is_a_failed_flow() {
-    let watched = Watched::cgroup("refused").unwrap();
-    let script =
-        format!("import socket; assert socket.socket().connect_ex(('{SERVER}', 7010)) == 111");
-    watched.python(&script, &[]).unwrap();
-    let end = watched.end_of_flow(&format!("{SERVER}:7010")).unwrap();
-    assert_eq!(end["flow"]["state"], "failed");
-    assert_ne!(end["flow"]["result"], "established");
-    assert_eq!(
-        (&end["flow"]["bytes_out"], &end["flow"]["bytes_in"]),
-        (&json!(0), &json!(0))
-    );
-    assert_eq!(end["flow"]["local"]["ip"], watched.agent.address());
-    let events = watched.events().unwrap();
-    let states: Vec<_> = events
-        .of_kind("flow")
-        .iter()
-        .map(|it| it["flow"]["state"].clone())
-        .collect();
-    assert_eq!(states, ["failed"]);
-    events
-        .only("connect", |it| it["connect"]["flow"] == end["flow"]["flow"])
-        .unwrap();
-}
-
-#[test]
 fn datagrams_are_told_by_peer() {
     let watched = Watched::cgroup("udp").unwrap();
     let script = format!(
@@ -419,27 +396,4 @@ six.sendto(b'z', ('::ffff:{SERVER}', 7013))
     for event in events.of_kind("send") {
         assert_eq!(event["process"]["comm"], "python3");
     }
-}
-
-#[test]
-fn a_connection_that_is_never_answered_is_told_at_once_and_fails_when_given_up() {
-    let watched = Watched::cgroup("silence").unwrap();
-    let nobody = ["route", "add", "blackhole", "192.0.2.99"];
-    watched.world.net().ip(&nobody).unwrap();
-    let script = "
-import socket
-s = socket.socket()
-s.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 300)
-try:
-    s.connect(('192.0.2.99', 7014))
-    raise SystemExit('it was answered')
-except TimeoutError:
-    pass
-";
-    let attempt = std::time::Instant::now();
-    watched.python(script, &[]).unwrap();
-    let end = watched.end_of_flow("192.0.2.99:7014").unwrap();
-    assert_eq!(end["flow"]["state"], "failed");
-    assert_eq!(end["flow"]["result"], "abandoned");
-    assert!(attempt.elapsed() < Duration::from_secs(20));
 }

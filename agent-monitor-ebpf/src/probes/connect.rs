@@ -1,16 +1,16 @@
 //! cgroup `connect4/6` (net/ipv4/af_inet.c, tcp_v4_pre_connect and its like) and
 //! `sendmsg4/6` (udp_sendmsg on an unconnected socket), since 4.17 and 4.18.
 
-use agent_monitor_common::event::{Connect, FlowId, kind};
+use agent_monitor_common::event::{Connect, FlowId, Unstarted, kind};
 use aya_ebpf::bindings::bpf_sock;
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_boot_ns};
 use aya_ebpf::programs::SockAddrContext;
 
-use crate::address::{IPPROTO_TCP, endpoint, mapped, words};
+use crate::address::{IPPROTO_TCP, TCP_CLOSE, endpoint, mapped, words};
+use crate::emit;
 use crate::maps::EVENTS;
-use crate::sock::{self, CONNECTED};
-use crate::{emit, task};
+use crate::sock::{self, CONNECTED, STARTING, Sock};
+use crate::task::Caller;
 
 /// In `peer_port`: a peer is known.
 const PEER_KNOWN: u32 = 1 << 31;
@@ -84,29 +84,61 @@ fn connect(ctx: &SockAddrContext, remote: Remote) {
     if sk.is_null() {
         return;
     }
+    let caller = Caller::current();
     // SAFETY: checked for null.
-    let flow = match unsafe { sock::get(sk) } {
-        Some(socket) => {
-            if socket.protocol == IPPROTO_TCP {
-                if socket.flags & CONNECTED != 0 {
-                    let generation = socket.flow.generation + 1;
-                    socket.begin(FlowId {
-                        cookie: socket.flow.cookie,
-                        generation,
-                    });
-                }
-                socket.flags = CONNECTED;
-            }
-            socket.flow
-        }
-        // A socket that was made before the watch began, or elsewhere.
-        None => FlowId {
+    let found = match unsafe { sock::get(sk) } {
+        Some(socket) => Some(socket),
+        // Made before the watch began, or by the kernel (MPTCP's subflows): the
+        // caller is the nearest to an owner.
+        None => caller.as_ref().and_then(|caller| {
             // SAFETY: the hook's context.
-            cookie: unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) },
-            generation: 0,
-        },
+            let (cookie, protocol) = unsafe {
+                (
+                    bpf_get_socket_cookie(ctx.sock_addr.cast()),
+                    (*ctx.sock_addr).protocol,
+                )
+            };
+            // SAFETY: checked for null.
+            unsafe { sock::own(sk, caller, cookie, protocol) }
+        }),
     };
-    report(ctx, kind::CONNECT, flow, &remote);
+    let Some(socket) = found else {
+        return;
+    };
+    if socket.protocol == IPPROTO_TCP {
+        if socket.flags & CONNECTED != 0 {
+            if socket.flags & STARTING != 0 {
+                unstarted(socket, TCP_CLOSE);
+            }
+            let generation = socket.flow.generation + 1;
+            socket.begin(FlowId {
+                cookie: socket.flow.cookie,
+                generation,
+            });
+        }
+        socket.flags = CONNECTED | STARTING;
+    }
+    if let Some(caller) = caller {
+        report(ctx, kind::CONNECT, socket.flow, &remote, &caller);
+    }
+}
+
+/// Tells of a connect() for which TCP sent nothing.
+#[inline(always)]
+pub fn unstarted(socket: &Sock, state: u32) {
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    emit::record::<Unstarted>(&EVENTS, kind::UNSTARTED, socket.agent, now, |record| {
+        let value = Unstarted {
+            header: socket.header(kind::UNSTARTED, size_of::<Unstarted>(), now),
+            flow: socket.flow,
+            state,
+            pad: 0,
+        };
+        // SAFETY: the place is a reservation of this type.
+        unsafe { record.write(value) };
+        true
+    });
 }
 
 #[inline(always)]
@@ -125,40 +157,19 @@ fn send(ctx: &SockAddrContext, remote: Remote) {
     }
     socket.peer = remote.ip;
     socket.peer_port = port;
-    report(ctx, kind::SEND, socket.flow, &remote);
+    if let Some(caller) = Caller::current() {
+        report(ctx, kind::SEND, socket.flow, &remote, &caller);
+    }
 }
 
 #[inline(always)]
-fn report(ctx: &SockAddrContext, kind: u32, flow: FlowId, remote: &Remote) {
-    let cgroup = task::current_cgroup();
-    let tgid = task::current_tgid();
-    let Some(agent) = task::current_agent(cgroup, tgid) else {
-        return;
-    };
+fn report(ctx: &SockAddrContext, kind: u32, flow: FlowId, remote: &Remote, caller: &Caller) {
     // SAFETY: no arguments; and the hook's context.
     let (now, protocol) = unsafe { (bpf_ktime_get_boot_ns(), (*ctx.sock_addr).protocol) };
-    emit::record::<Connect>(&EVENTS, kind, agent, now, |record| {
-        let mut header = emit::header::<Connect>(kind, now, agent);
-        header.cgroup = cgroup;
-        header.tgid = tgid;
-        header.tid = bpf_get_current_pid_tgid() as u32;
-        let mut last_rx_flow = FlowId {
-            cookie: 0,
-            generation: 0,
-        };
-        let mut last_rx_time = 0;
-        if let Some(known) = task::remembered(tgid) {
-            // SAFETY: a value of TASKS; a packet that arrives meanwhile may
-            // change it half-way, which evidence for people can bear.
-            let known = unsafe { &*known };
-            header.start = known.start;
-            last_rx_flow = known.last_rx_flow;
-            last_rx_time = known.last_rx_time;
-        } else {
-            header.start = task::start(task::current());
-        }
+    emit::record::<Connect>(&EVENTS, kind, caller.agent, now, |record| {
+        let (last_rx_flow, last_rx_time) = caller.last_rx();
         let value = Connect {
-            header,
+            header: caller.header::<Connect>(kind, now),
             flow,
             remote: endpoint(remote.ip, u16::from_be(remote.port as u16)),
             protocol,

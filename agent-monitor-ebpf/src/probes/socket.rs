@@ -1,40 +1,121 @@
-//! cgroup `sock_create`, net/ipv4/af_inet.c (inet_create), since 4.10: runs when
-//! a process makes an inet socket, before anyone can use it.
+//! cgroup `sock_create` (inet_create, net/ipv4/af_inet.c, since 4.10), `post_bind4/6`
+//! (__inet_bind, since 4.17) and `sock_release` (inet_release, since 5.9): an inet
+//! socket's birth, its address, and its end. All run in the process that calls.
 
-use agent_monitor_common::event::FlowId;
-use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
+use agent_monitor_common::event::{Bound, Socket, kind};
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_boot_ns};
 use aya_ebpf::programs::SockContext;
 
-use crate::{emit, sock, task};
+use crate::address::{IPPROTO_TCP, IPPROTO_UDP, endpoint, mapped, words};
+use crate::emit;
+use crate::maps::EVENTS;
+use crate::probes::connect;
+use crate::sock::{self, STARTING, Sock};
+use crate::task::Caller;
 
-/// Writes down whose socket this is.
+/// Writes down whose socket this is, and tells of it.
 #[inline(always)]
 pub fn create(ctx: &SockContext) {
-    let cgroup = task::current_cgroup();
-    let Some(agent) = task::agent_of_cgroup(cgroup) else {
+    let Some(caller) = Caller::current() else {
         return;
     };
-    let tgid = task::current_tgid();
+    let Some(socket) = own(ctx, &caller) else {
+        return;
+    };
+    // SAFETY: no arguments; and the hook's context.
+    let (now, family, kind) = unsafe {
+        (
+            bpf_ktime_get_boot_ns(),
+            (*ctx.sock).family,
+            (*ctx.sock).type_,
+        )
+    };
+    emit::record::<Socket>(&EVENTS, kind::SOCKET, caller.agent, now, |record| {
+        let value = Socket {
+            header: caller.header::<Socket>(kind::SOCKET, now),
+            flow: socket.flow,
+            family,
+            kind,
+            protocol: socket.protocol,
+            pad: 0,
+        };
+        // SAFETY: the place is a reservation of this type.
+        unsafe { record.write(value) };
+        true
+    });
+}
+
+/// A socket has an IPv4 address.
+#[inline(always)]
+pub fn bind4(ctx: &SockContext) {
+    // SAFETY: the hook's context.
+    bind(ctx, mapped(unsafe { (*ctx.sock).src_ip4 }));
+}
+
+/// A socket has an IPv6 address.
+#[inline(always)]
+pub fn bind6(ctx: &SockContext) {
+    // SAFETY: the hook's context, a word at a time.
+    bind(ctx, unsafe {
+        words((&raw const (*ctx.sock).src_ip6).cast())
+    });
+}
+
+#[inline(always)]
+fn bind(ctx: &SockContext, ip: [u32; 4]) {
+    // SAFETY: the hook's context; here `src_port` is in host order
+    // (struct bpf_sock, include/uapi/linux/bpf.h).
+    let (protocol, port) = unsafe { ((*ctx.sock).protocol, (*ctx.sock).src_port) };
+    // ICMP sockets are bound too, and have no ports.
+    if protocol != IPPROTO_TCP && protocol != IPPROTO_UDP {
+        return;
+    }
+    let Some(caller) = Caller::current() else {
+        return;
+    };
     // SAFETY: the hook's own socket, never null.
-    let Some(socket) = (unsafe { sock::get_or_create(ctx.sock) }) else {
-        emit::no_room(agent);
+    let found = match unsafe { sock::get(ctx.sock) } {
+        Some(socket) => Some(socket),
+        None => own(ctx, &caller),
+    };
+    let Some(socket) = found else {
         return;
     };
-    socket.agent = agent;
-    socket.cgroup = cgroup;
-    socket.tgid = tgid;
-    socket.start = match task::remembered(tgid) {
-        // SAFETY: a value of TASKS, valid while the program runs.
-        Some(known) => unsafe { (*known).start },
-        None => task::start(task::current()),
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    emit::record::<Bound>(&EVENTS, kind::BIND, caller.agent, now, |record| {
+        let value = Bound {
+            header: caller.header::<Bound>(kind::BIND, now),
+            flow: socket.flow,
+            local: endpoint(ip, port as u16),
+            protocol,
+            pad: 0,
+        };
+        // SAFETY: the place is a reservation of this type.
+        unsafe { record.write(value) };
+        true
+    });
+}
+
+/// The last that is seen of a socket. TCP tells of its ends itself, but not of a
+/// connect() that failed before it began: no route, no port.
+#[inline(always)]
+pub fn release(ctx: &SockContext) {
+    // SAFETY: the hook's own socket, never null.
+    let Some(socket) = (unsafe { sock::get(ctx.sock) }) else {
+        return;
     };
+    if socket.flags & STARTING != 0 {
+        // SAFETY: the hook's context.
+        connect::unstarted(socket, unsafe { (*ctx.sock).state });
+    }
+}
+
+#[inline(always)]
+fn own<'a>(ctx: &SockContext, caller: &Caller) -> Option<&'a mut Sock> {
     // SAFETY: the hook's context.
     let (cookie, protocol) =
         unsafe { (bpf_get_socket_cookie(ctx.sock.cast()), (*ctx.sock).protocol) };
-    socket.protocol = protocol;
-    socket.flags = 0;
-    socket.begin(FlowId {
-        cookie,
-        generation: 0,
-    });
+    // SAFETY: the hook's own socket, never null.
+    unsafe { sock::own(ctx.sock, caller, cookie, protocol) }
 }

@@ -1,25 +1,24 @@
 //! `sock_ops`, net/ipv4/tcp.c and around it, since 4.13: what becomes of a TCP
 //! connection.
 
-use agent_monitor_common::event::{Closed, Endpoint, Established, FlowId, direction, kind};
+use agent_monitor_common::event::{Bound, Closed, Endpoint, Established, FlowId, direction, kind};
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
     BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
-    BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
+    BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_sock,
 };
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_boot_ns};
+use aya_ebpf::helpers::generated::{
+    bpf_get_socket_cookie, bpf_ktime_get_boot_ns, bpf_skc_to_tcp_sock,
+};
 use aya_ebpf::programs::SockOpsContext;
 
-use crate::address::{endpoint, mapped, words};
+use crate::address::{IPPROTO_TCP, TCP_CLOSE, TCP_LISTEN, endpoint, mapped, words};
 use crate::emit;
-use crate::maps::EVENTS;
+use crate::maps::{EVENTS, global};
 use crate::probes::packet::burst;
-use crate::sock::{self, ESTABLISHED, Half, Sock};
+use crate::sock::{self, ESTABLISHED, Half, STARTING, Sock};
 
 const AF_INET: u32 = 2;
-/// include/net/tcp_states.h
-const TCP_CLOSE: u32 = 7;
-const TCP_LISTEN: u32 = 10;
 
 /// Follows the states of an agent's TCP sockets.
 #[inline(always)]
@@ -36,7 +35,11 @@ pub fn state(ctx: &SockOpsContext) {
     };
     match op {
         // Before the SYN: from here on, changes of state are told.
-        BPF_SOCK_OPS_TCP_CONNECT_CB => tell_states(ctx),
+        BPF_SOCK_OPS_TCP_CONNECT_CB => {
+            socket.flags &= !STARTING;
+            tell_states(ctx);
+        }
+        BPF_SOCK_OPS_TCP_LISTEN_CB => listen(ctx, socket),
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => established(ctx, socket, direction::OUT),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => {
             // SAFETY: the hook's context.
@@ -63,7 +66,7 @@ pub fn state(ctx: &SockOpsContext) {
             established(ctx, socket, direction::IN);
         }
         BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == TCP_CLOSE && ctx.arg(0) != TCP_LISTEN => {
-            closed(ctx, socket, ctx.arg(0));
+            closed(ctx, sk, socket, ctx.arg(0));
         }
         _ => {}
     }
@@ -143,7 +146,7 @@ fn payload(ctx: &SockOpsContext) -> u32 {
 }
 
 #[inline(always)]
-fn closed(ctx: &SockOpsContext, socket: &mut Sock, old_state: u32) {
+fn closed(ctx: &SockOpsContext, sk: *mut bpf_sock, socket: &mut Sock, old_state: u32) {
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     burst::end(socket, now);
@@ -159,6 +162,14 @@ fn closed(ctx: &SockOpsContext, socket: &mut Sock, old_state: u32) {
             bytes: [socket.half[0].bytes, socket.half[1].bytes],
             packets: [socket.half[0].packets, socket.half[1].packets],
             old_state,
+            error: error(sk),
+            // SAFETY: the hook's context.
+            retransmits: unsafe { (*ctx.ops).total_retrans },
+            // Kept in eighths (tcp_rtt_estimator, net/ipv4/tcp_input.c).
+            // SAFETY: the hook's context.
+            rtt_us: unsafe { (*ctx.ops).srtt_us } >> 3,
+            // SAFETY: the hook's context.
+            segments_out: unsafe { (*ctx.ops).segs_out },
             pad: 0,
         };
         // SAFETY: the place is a reservation of this type.
@@ -166,6 +177,42 @@ fn closed(ctx: &SockOpsContext, socket: &mut Sock, old_state: u32) {
         true
     });
     socket.flags &= !ESTABLISHED;
+}
+
+/// `sk_err`: why the connection ends. TCP sets it before it changes the state
+/// (tcp_reset, tcp_write_err, tcp_v4_err); when the agent ends it, there is none.
+#[inline(always)]
+fn error(sk: *mut bpf_sock) -> u32 {
+    // SAFETY: a socket from the context, checked for null by the caller.
+    let tcp: *const u8 = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast();
+    if tcp.is_null() {
+        return 0;
+    }
+    // SAFETY: a tcp_sock begins with its sock; the verifier checks the offset
+    // against the kernel's types.
+    unsafe {
+        tcp.add(global!(OFFSETS.sock_err) as usize)
+            .cast::<u32>()
+            .read_volatile()
+    }
+}
+
+#[inline(always)]
+fn listen(ctx: &SockOpsContext, socket: &Sock) {
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    emit::record::<Bound>(&EVENTS, kind::LISTEN, socket.agent, now, |record| {
+        let value = Bound {
+            header: socket.header(kind::LISTEN, size_of::<Bound>(), now),
+            flow: socket.flow,
+            local: local(ctx),
+            protocol: IPPROTO_TCP,
+            pad: 0,
+        };
+        // SAFETY: the place is a reservation of this type.
+        unsafe { record.write(value) };
+        true
+    });
 }
 
 #[inline(always)]

@@ -85,6 +85,7 @@ const MEMBERS: &[Member] = members! {
     sock_daddr: "sock_common", "skc_daddr";
     sock_dport: "sock_common", "skc_dport";
     sock_v6_daddr: "sock_common", "skc_v6_daddr";
+    sock_err: "sock", "sk_err";
 };
 
 /// What btfparse reads from.

@@ -163,6 +163,27 @@ pub const PROGRAMS: &[Program] = &[
         "owners of sockets",
     ),
     Program::required(
+        "bind4",
+        "cgroup post_bind4",
+        Hook::Sock(bpf_attach_type::BPF_CGROUP_INET4_POST_BIND),
+        "IPv4 addresses that sockets are bound to",
+    )
+    .optional(),
+    Program::required(
+        "bind6",
+        "cgroup post_bind6",
+        Hook::Sock(bpf_attach_type::BPF_CGROUP_INET6_POST_BIND),
+        "IPv6 addresses that sockets are bound to",
+    )
+    .optional(),
+    Program::required(
+        "socket_release",
+        "cgroup sock_release",
+        Hook::Sock(bpf_attach_type::BPF_CGROUP_INET_SOCK_RELEASE),
+        "connects that failed before a packet was sent",
+    )
+    .optional(),
+    Program::required(
         "connect4",
         "cgroup connect4",
         Hook::SockAddr(bpf_attach_type::BPF_CGROUP_INET4_CONNECT),

@@ -9,9 +9,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::pretty::Pretty;
 use crate::api::client::{Client, Lines};
 use crate::cli::{Output, TailArgs};
+use crate::event::Body;
 
 /// Past events shown when nothing is said about where to begin, as `tail` does.
 const PAST: usize = 10;
+
+/// Kinds that people see only when they ask: one for each socket tells them
+/// nothing that its connection does not.
+const QUIET: [&str; 1] = ["socket"];
 
 /// Runs the command until the daemon, the reader of stdout or the user ends it.
 ///
@@ -63,6 +68,10 @@ fn query(args: &TailArgs) -> String {
     query.extend_pairs(n.map(|n| ("n", n.to_string())));
     query.extend_pairs(args.since.map(|since| ("since", since.to_string())));
     query.extend_pairs(args.kinds.iter().map(|kind| ("kind", kind)));
+    if args.kinds.is_empty() && args.output.format() == Output::Pretty {
+        let shown = Body::KINDS.iter().filter(|kind| !QUIET.contains(kind));
+        query.extend_pairs(shown.map(|kind| ("kind", kind)));
+    }
     query.extend_pairs(args.agents.iter().map(|agent| ("agent", agent)));
     query.extend_pairs(
         args.min_severity

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod socket;
 pub(crate) mod text;
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -14,7 +15,8 @@ use agent_monitor_common::limits::{BURST_BYTES, CHUNK_LARGE, PATH_CAP};
 use bytemuck::Pod;
 use bytes::Bytes;
 
-use crate::event::Address;
+use crate::event::{Address, Outcome};
+pub use socket::{Bound, Closed, Socket};
 
 /// A record, with lengths checked and text made valid.
 #[derive(Clone, Debug, PartialEq)]
@@ -105,20 +107,20 @@ pub enum Body {
         outbound: bool,
     },
     /// A TCP connection, or an attempt, is over.
-    Closed {
+    Closed(Closed),
+    /// TCP sent nothing for a connect().
+    Unstarted {
         /// The flow.
         flow: FlowId,
-        /// This end.
-        local: Address,
-        /// The other end.
-        remote: Address,
-        /// Payload bytes out and in.
-        bytes: [u64; 2],
-        /// Segments with payload out and in.
-        packets: [u64; 2],
-        /// It was never established.
-        failed: bool,
+        /// Why.
+        result: Outcome,
     },
+    /// A socket was made.
+    Socket(Socket),
+    /// A socket has an address of its own.
+    Bind(Bound),
+    /// A socket listens.
+    Listen(Bound),
     /// Bytes from the head of a flow.
     Head(Head),
     /// Segments with no long quiet between them.
@@ -318,7 +320,7 @@ pub fn record(bytes: &Bytes) -> Result<Record, Error> {
         kind::CONNECT => Body::Connect(connect(&bytes)?),
         kind::SEND => Body::Send(connect(&bytes)?),
         kind::ESTABLISHED => established(&bytes)?,
-        kind::CLOSED => closed(&bytes)?,
+        kind::CLOSED => socket::closed(&bytes)?,
         kind::HEAD => head(&bytes)?,
         kind::BURST => burst(&bytes)?,
         kind::SEGMENT => {
@@ -331,6 +333,10 @@ pub fn record(bytes: &Bytes) -> Result<Record, Error> {
             }
         }
         kind::DEVICE => Body::Device(device(&bytes)?),
+        kind::SOCKET => socket::socket(&bytes)?,
+        kind::BIND => Body::Bind(socket::bound(&bytes)?),
+        kind::LISTEN => Body::Listen(socket::bound(&bytes)?),
+        kind::UNSTARTED => socket::unstarted(&bytes)?,
         _ => return Err(Error::Unknown),
     };
     Ok(Record {
@@ -452,21 +458,6 @@ fn established(bytes: &[u8]) -> Result<Body, Error> {
         local: address(established.local)?,
         remote: address(established.remote)?,
         outbound: way(established.direction)? == Way::Out,
-    })
-}
-
-fn closed(bytes: &[u8]) -> Result<Body, Error> {
-    /// include/net/tcp_states.h: handshakes under way.
-    const TCP_SYN_SENT: u32 = 2;
-    const TCP_SYN_RECV: u32 = 3;
-    let (closed, _) = fixed::<wire::Closed>(bytes)?;
-    Ok(Body::Closed {
-        flow: closed.flow,
-        local: address(closed.local)?,
-        remote: address(closed.remote)?,
-        bytes: closed.bytes,
-        packets: closed.packets,
-        failed: matches!(closed.old_state, TCP_SYN_SENT | TCP_SYN_RECV),
     })
 }
 

@@ -68,6 +68,10 @@ fn samples() -> Vec<Vec<u8>> {
         bytes::<wire::Burst>(kind::BURST, |burst| burst.data_len = 64, &[]),
         bytes::<wire::Segment>(kind::SEGMENT, |segment| segment.bytes = 44, &[]),
         bytes::<wire::Device>(kind::DEVICE, |device| device.class = 2, &[]),
+        bytes::<wire::Socket>(kind::SOCKET, |socket| socket.kind = 3, &[]),
+        bytes::<wire::Bound>(kind::BIND, |bound| bound.protocol = 17, &[]),
+        bytes::<wire::Bound>(kind::LISTEN, |bound| bound.protocol = 6, &[]),
+        bytes::<wire::Unstarted>(kind::UNSTARTED, |it| it.state = 2, &[]),
     ]
 }
 
@@ -125,7 +129,7 @@ fn takes_a_ring_entry_that_is_longer_than_its_record() {
 proptest! {
     #[test]
     fn never_panics_on_mutated_records(
-        which in 0..12usize,
+        which in 0..16usize,
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..16),
     ) {
         let mut bytes = samples().swap_remove(which);

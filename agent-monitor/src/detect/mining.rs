@@ -240,6 +240,9 @@ mod tests {
             peer: None,
             event: None,
             closed: None,
+            result: None,
+            retransmits: None,
+            rtt_us: None,
         }
     }
 

@@ -18,7 +18,7 @@ use crate::protocol::{Fact, Input, Side, Wants};
 /// Quiet after which a UDP flow is forgotten: it has no end of its own.
 const IDLE_NS: u64 = 60_000_000_000;
 /// Quiet after which an attempt is forgotten: a SYN is repeated for at most
-/// 127 s (net.ipv4.tcp_syn_retries 6), and some attempts fail before the first.
+/// 127 s (net.ipv4.tcp_syn_retries 6).
 const ATTEMPT_NS: u64 = 150_000_000_000;
 /// Bytes of a flow that are parsed, counted anew when something new begins.
 const PARSED_MAX: u32 = 64 * 1024;
@@ -86,6 +86,9 @@ impl Followed {
                 peer: None,
                 event: None,
                 closed: None,
+                result: None,
+                retransmits: None,
+                rtt_us: None,
             },
             streams: [Stream::default(), Stream::default()],
             layers: None,
@@ -111,7 +114,7 @@ impl Followed {
     }
 
     /// Whether nothing will tell of its end and it was quiet for long: UDP, and
-    /// an attempt that failed before its first segment.
+    /// an attempt whose end was lost.
     pub fn is_forgotten(&self, now: u64) -> bool {
         let flow = &self.flow;
         let attempt =

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use agent_monitor_common::event::FlowId;
 
 use crate::decode::{Burst, ProcessKey};
-use crate::event::{Address, Direction, Transport};
+use crate::event::{Address, Direction, Outcome, Transport};
 use crate::protocol::{Fact, Side};
 
 pub use followed::Steering;
@@ -62,6 +62,12 @@ pub struct Flow {
     pub event: Option<Arc<str>>,
     /// Nanoseconds since boot of its end. A last burst may be told of later.
     pub closed: Option<u64>,
+    /// What became of it, once it is over.
+    pub result: Option<Outcome>,
+    /// Segments sent again, once it is over.
+    pub retransmits: Option<u32>,
+    /// Smoothed round-trip time in microseconds, once it is over.
+    pub rtt_us: Option<u32>,
 }
 
 impl Flow {

@@ -14,7 +14,7 @@ use super::followed::{Followed, Steering, index};
 use super::handshake::Handshakes;
 use super::{Change, Flow};
 use crate::decode::{Body, Burst, Connect, Head, Record, Way};
-use crate::event::{Address, Direction, Transport};
+use crate::event::{Address, Direction, Outcome, Transport};
 
 /// Flows that are followed at once.
 pub const MAX_FLOWS: usize = 16_384;
@@ -128,37 +128,60 @@ impl Table {
                 self.settle(*flow, &mut changed);
             }
             Body::Burst(burst) => self.burst(record, burst, &mut changed),
-            Body::Closed {
-                flow,
-                local,
-                remote,
-                bytes,
-                packets,
-                failed,
-            } => {
-                let Some(followed) = self.entry(record, *flow, &mut changed) else {
+            Body::Closed(end) => {
+                let Some(followed) = self.entry(record, end.flow, &mut changed) else {
                     return;
                 };
-                followed.flow.local.get_or_insert(*local);
-                followed.flow.remote.get_or_insert(*remote);
-                followed.flow.bytes = *bytes;
-                followed.flow.packets = *packets;
-                followed.flush(&mut changed);
-                followed.flow.closed = Some(record.time);
-                let change = if *failed {
-                    Change::Failed
-                } else {
-                    Change::Closed
+                let flow = &mut followed.flow;
+                flow.local.get_or_insert(end.local);
+                flow.remote.get_or_insert(end.remote);
+                flow.bytes = end.bytes;
+                flow.packets = end.packets;
+                flow.retransmits = end.retransmits;
+                flow.rtt_us = end.rtt_us;
+                // With TCP Fast Open a connection is of use before its handshake is over.
+                let failed = end.unfinished && flow.established.is_none();
+                let result = match end.result {
+                    Outcome::Abandoned if !failed => Outcome::Established,
+                    result => result,
                 };
-                changed(&followed.flow, change);
-                self.close(*flow);
+                self.end(record, end.flow, result, failed, &mut changed);
+            }
+            Body::Unstarted { flow, result } => {
+                self.end(record, *flow, *result, true, &mut changed);
             }
             Body::Fork { .. }
             | Body::Exec(_)
             | Body::Exit { .. }
             | Body::Cgroup { .. }
-            | Body::Device(_) => {}
+            | Body::Device(_)
+            | Body::Socket(_)
+            | Body::Bind(_)
+            | Body::Listen(_) => {}
         }
+    }
+
+    fn end(
+        &mut self,
+        record: &Record,
+        id: FlowId,
+        result: Outcome,
+        failed: bool,
+        changed: &mut impl FnMut(&Flow, Change),
+    ) {
+        let Some(followed) = self.entry(record, id, changed) else {
+            return;
+        };
+        followed.flush(changed);
+        followed.flow.closed = Some(record.time);
+        followed.flow.result = Some(result);
+        let change = if failed {
+            Change::Failed
+        } else {
+            Change::Closed
+        };
+        changed(&followed.flow, change);
+        self.close(id);
     }
 
     fn connect(

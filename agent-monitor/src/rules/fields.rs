@@ -138,6 +138,17 @@ macro_rules! network {
     };
 }
 
+macro_rules! bound {
+    ($kind:literal $variant:ident) => {
+        fields! { $kind $variant;
+            concat!($kind, ".flow"), Text, b => &b.flow;
+            concat!($kind, ".transport"), TRANSPORT, b => b.transport;
+            concat!($kind, ".local.ip"), Ip, b => b.local.ip;
+            concat!($kind, ".local.port"), Number, b => b.local.port;
+        }
+    };
+}
+
 const TRANSPORT: Type = Word(|| TRANSPORTS.to_vec());
 const RESULT: Type = Word(|| OUTCOMES.to_vec());
 const PROTOCOL: Type = Word(|| PROTOCOLS.iter().map(|protocol| protocol.name).collect());
@@ -189,6 +200,16 @@ static TABLES: &[&[Field]] = &[
     network!("connect" Connect),
     network!("accept" Accept),
     network!("send" Send),
+    fields! { "socket" Socket;
+        "socket.flow", Text, b => &b.flow;
+        "socket.family", Text, b => &*b.family;
+        "socket.type", Text, b => &*b.kind;
+        "socket.protocol", Text, b => &*b.protocol;
+        "socket.transport", TRANSPORT, b => b.transport;
+        "socket.raw", Bool, b => b.raw;
+    },
+    bound!("bind" Bind),
+    bound!("listen" Listen),
     fields! { "dns" Dns;
         "dns.flow", Text, b => &b.flow;
         "dns.transport", TRANSPORT, b => b.transport;
@@ -221,6 +242,8 @@ static TABLES: &[&[Field]] = &[
         "flow.packets_out", Number, b => b.packets_out;
         "flow.packets_in", Number, b => b.packets_in;
         "flow.duration_ns", Number, b => b.duration_ns;
+        "flow.retransmits", Number, b => b.retransmits;
+        "flow.rtt_us", Number, b => b.rtt_us;
         "flow.facts", Texts, b => &b.facts;
     },
     fields! { "device" Device;

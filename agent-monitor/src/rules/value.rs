@@ -183,7 +183,9 @@ words! {
     Transport TRANSPORTS { Tcp "tcp" Udp "udp" }
     Direction DIRECTIONS { Outbound "outbound" Inbound "inbound" }
     Outcome OUTCOMES {
-        Attempted "attempted" Established "established" Abandoned "abandoned"
+        Attempted "attempted" Established "established" Refused "refused"
+        Unreachable "unreachable" TimedOut "timed_out" Reset "reset" Abandoned "abandoned"
+        FailedLocally "failed_locally"
     }
     FlowState FLOW_STATES {
         Open "open" Identified "identified" Update "update" Failed "failed" Closed "closed"

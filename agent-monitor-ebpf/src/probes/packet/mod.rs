@@ -19,14 +19,12 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::SkBuffContext;
 
-use crate::address::IPPROTO_TCP;
+use crate::address::{IPPROTO_TCP, TCP_LISTEN};
 use crate::maps::PAYLOAD;
 use crate::sock::{self, ESTABLISHED, Sock, TAKEN_OVER};
 use crate::{emit, task};
 use head::Part;
 use parse::Packet;
-
-const TCP_LISTEN: u32 = 10;
 
 /// What a packet added to its flow.
 struct Counted {

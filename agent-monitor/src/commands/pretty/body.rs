@@ -12,7 +12,7 @@ use super::{BOLD, DIM, Line, PLAIN, WARNING, between, color, integer, string, st
 pub(super) fn style(kind: &str) -> Style {
     match kind {
         "exec" => color(AnsiColor::Green),
-        "connect" | "accept" | "send" | "dns" => color(AnsiColor::Cyan),
+        "connect" | "accept" | "send" | "bind" | "listen" | "dns" => color(AnsiColor::Cyan),
         "flow" => color(AnsiColor::Blue),
         "device" => color(AnsiColor::Yellow),
         "agent" | "cgroup" => color(AnsiColor::Magenta),
@@ -28,6 +28,12 @@ pub(super) fn write(line: &mut Line, kind: &str, event: &Value) {
         "exit" => exit(line, event),
         "connect" | "send" => network(line, &event[kind], "→"),
         "accept" => network(line, &event[kind], "←"),
+        "socket" => socket(line, &event[kind]),
+        "bind" | "listen" => {
+            line.push(BOLD, &address(&event[kind]["local"]));
+            line.push(PLAIN, " ");
+            line.push(PLAIN, string(&event[kind], "/transport"));
+        }
         "dns" => dns(line, &event[kind]),
         "flow" => flow(line, &event[kind]),
         "device" => device(line, event),
@@ -102,6 +108,16 @@ fn peer(line: &mut Line, body: &Value, arrow: &str) {
     line.push(PLAIN, string(body, "/transport"));
 }
 
+fn socket(line: &mut Line, socket: &Value) {
+    let what = ["/family", "/type", "/protocol"].map(|name| string(socket, name));
+    let style = if socket.pointer("/raw").is_some() {
+        WARNING
+    } else {
+        PLAIN
+    };
+    line.push(style, &what.join(" "));
+}
+
 fn address(address: &Value) -> String {
     let (ip, port) = (
         string(address, "/ip"),
@@ -163,6 +179,11 @@ fn flow(line: &mut Line, body: &Value) {
     }
     line.push(PLAIN, " ");
     line.push(PLAIN, string(body, "/state"));
+    let result = string(body, "/result");
+    if !matches!(result, "" | "attempted" | "established") {
+        line.push(PLAIN, ": ");
+        line.push(PLAIN, &result.replace('_', " "));
+    }
     let [sent, received] =
         ["/bytes_out", "/bytes_in"].map(|size| integer(body, size).unwrap_or_default());
     if sent + received > 0 {

@@ -202,6 +202,8 @@ fn flow(state: FlowState) -> Flow {
         packets_out: 3,
         packets_in: 2,
         duration_ns: None,
+        retransmits: None,
+        rtt_us: None,
         facts: Vec::new(),
     }
 }
@@ -216,6 +218,39 @@ fn flow_shows_protocol_and_bytes() {
         essential(Body::Flow(Box::new(body))),
         "→ 203.0.113.5:22 tcp ssh closed  sent 1.2 kB, received 56 B in 1h 2m 3s"
     );
+}
+
+#[test]
+fn flow_that_did_not_end_well_shows_how() {
+    let body = Flow {
+        protocol: None,
+        result: Outcome::TimedOut,
+        bytes_out: 0,
+        bytes_in: 0,
+        duration_ns: Some(3_200_000_000),
+        ..flow(FlowState::Failed)
+    };
+    assert_eq!(
+        essential(Body::Flow(Box::new(body))),
+        "→ 203.0.113.5:22 tcp failed: timed out in 3.2s"
+    );
+}
+
+#[test]
+fn what_happens_to_a_socket_before_any_peer_is_shown() {
+    let raw = Socket {
+        family: "inet".into(),
+        kind: "raw".into(),
+        protocol: "icmp".into(),
+        raw: true,
+        ..Socket::default()
+    };
+    assert_eq!(essential(Body::Socket(raw)), "inet raw icmp");
+    let bound = Bound {
+        local: network(Outcome::Attempted).remote,
+        ..Bound::default()
+    };
+    assert_eq!(essential(Body::Listen(bound)), "203.0.113.5:22 tcp");
 }
 
 #[test]

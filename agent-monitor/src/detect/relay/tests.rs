@@ -44,6 +44,9 @@ fn flow(cookie: u64, agent: u64, remote: [u8; 4], begun: u64) -> Flow {
         peer: None,
         event: None,
         closed: None,
+        result: None,
+        retransmits: None,
+        rtt_us: None,
     }
 }
 

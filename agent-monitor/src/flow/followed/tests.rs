@@ -4,8 +4,8 @@ use agent_monitor_common::limits::CHUNK_LARGE;
 
 use super::super::Table;
 use super::*;
-use crate::decode::{Body, Head, ProcessKey};
-use crate::event::Address;
+use crate::decode::{Body, Closed, Head, ProcessKey};
+use crate::event::{Address, Outcome};
 
 const FLOW: FlowId = FlowId {
     cookie: 1,
@@ -273,14 +273,17 @@ fn what_waits_at_the_end_is_parsed() {
     rig.at(Way::In, 5, b"\n");
     rig.at(Way::In, 6, NOTIFY);
     assert!(!rig.has("mining"));
-    rig.take(Body::Closed {
+    rig.take(Body::Closed(Closed {
         flow: FLOW,
         local: address(9),
         remote: address(443),
         bytes: [0; 2],
         packets: [0; 2],
-        failed: false,
-    });
+        unfinished: false,
+        result: Outcome::Established,
+        retransmits: None,
+        rtt_us: None,
+    }));
     assert!(
         rig.has("mining.subscribe") && rig.has("mining.notify"),
         "{:?}",

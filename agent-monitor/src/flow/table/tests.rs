@@ -3,7 +3,7 @@ use agent_monitor_common::policy::FLOW_SEGMENTS;
 use bytes::Bytes;
 
 use super::*;
-use crate::decode::ProcessKey;
+use crate::decode::{Closed, ProcessKey};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -84,14 +84,17 @@ fn burst(flow: u64) -> Body {
 }
 
 fn closed(flow: u64) -> Body {
-    Body::Closed {
+    Body::Closed(Closed {
         flow: id(flow),
         local: address(LOCAL, 9),
         remote: address(OUTSIDE, 443),
         bytes: [20, 0],
         packets: [2, 0],
-        failed: false,
-    }
+        unfinished: false,
+        result: Outcome::Established,
+        retransmits: Some(0),
+        rtt_us: Some(100),
+    })
 }
 
 /// What a record changed, in short.

@@ -37,6 +37,14 @@ fn network() -> Network {
     }
 }
 
+fn bound() -> Bound {
+    Bound {
+        flow: "f".into(),
+        transport: Transport::Tcp,
+        local: address(1),
+    }
+}
+
 /// A body of each kind with every member there. Struct literals without `..`:
 /// a new member does not compile until it is here, and then needs its field.
 fn bodies() -> Vec<Body> {
@@ -56,6 +64,16 @@ fn bodies() -> Vec<Body> {
         Body::Connect(network()),
         Body::Accept(network()),
         Body::Send(network()),
+        Body::Socket(Socket {
+            flow: "f".into(),
+            family: "inet".into(),
+            kind: "raw".into(),
+            protocol: "tcp".into(),
+            transport: Some(Transport::Tcp),
+            raw: true,
+        }),
+        Body::Bind(bound()),
+        Body::Listen(bound()),
         Body::Dns(Box::new(Dns {
             flow: "f".into(),
             transport: Transport::Tcp,
@@ -84,6 +102,8 @@ fn bodies() -> Vec<Body> {
             packets_out: 3,
             packets_in: 4,
             duration_ns: Some(5),
+            retransmits: Some(6),
+            rtt_us: Some(7),
             facts: vec!["a fact".into()],
         })),
         Body::Device(Device {
