@@ -165,7 +165,7 @@ const CHECKS: [Check; 20] = [
         once(
             seen,
             "flow",
-            &json!({"flow": {"state": "failed", "remote": remote}}),
+            &json!({"flow": {"state": "failed", "result": "refused", "remote": remote}}),
         )
         .map(drop)
     }),
