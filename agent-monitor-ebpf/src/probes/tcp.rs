@@ -188,13 +188,10 @@ fn error(sk: *mut bpf_sock) -> u32 {
     if tcp.is_null() {
         return 0;
     }
+    let offset = global!(OFFSETS.sock_err) as usize;
     // SAFETY: a tcp_sock begins with its sock; the verifier checks the offset
     // against the kernel's types.
-    unsafe {
-        tcp.add(global!(OFFSETS.sock_err) as usize)
-            .cast::<u32>()
-            .read_volatile()
-    }
+    unsafe { tcp.add(offset).cast::<u32>().read_volatile() }
 }
 
 #[inline(always)]
