@@ -94,6 +94,12 @@ impl Events {
         self.0.iter().filter(|it| it["kind"] == kind).collect()
     }
 
+    /// All but the daemon's own end, which is of no agent.
+    pub fn of_agents(&self) -> impl Iterator<Item = &Value> {
+        let end = |it: &Value| it["kind"] == "gap" && it["agent"].is_null();
+        self.0.iter().filter(move |it| !end(it))
+    }
+
     /// The only event of this kind for which `is_it`.
     ///
     /// # Errors

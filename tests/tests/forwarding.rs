@@ -168,17 +168,21 @@ fn a_file_and_rsyslog_get_what_tail_shows_though_rsyslog_and_the_daemon_are_kill
     assert_eq!(all, alerts);
     assert_eq!(lines(&messages).len(), 4);
 
+    // The next one says so.
     let monitor = start();
+    let killed = monitor.wait_for("the alert of the kill", LIMIT, |it| it["kind"] == "alert");
+    let killed = killed.unwrap();
+    assert_eq!(killed["alert"]["rule"], "monitoring-loss");
     rsyslog.run();
-    holds(&messages, &all);
+    holds(&messages, &[&all[..], &[killed]].concat());
     all.extend(mine(&monitor, &agent));
-    assert_eq!(all.len(), 8);
+    assert_eq!(all.len(), 9);
     holds(&file, &all);
     holds(&messages, &all);
     let mut ids: Vec<_> = all.iter().map(|it| it["id"].to_string()).collect();
     ids.sort();
     ids.dedup();
-    assert_eq!(ids.len(), 8);
+    assert_eq!(ids.len(), 9);
     monitor.stop().unwrap();
     assert_eq!(lines(&file), all);
 }

@@ -399,7 +399,7 @@ fn what_happens_outside_agents_gives_no_event() {
     let path = watched.agent.group().path().to_owned();
     let events = watched.events().unwrap();
     events.exec("inside").unwrap();
-    for event in &events.0 {
+    for event in events.of_agents() {
         assert_eq!(event["agent"]["cgroup"], path.as_str(), "{event}");
         assert!(!event.to_string().contains("other"), "{event}");
     }

@@ -38,7 +38,7 @@ fn only_the_chosen(monitor: Monitor, chosen: &Agent, other: &Agent) -> Events {
     })
     .unwrap();
     let events = Events(monitor.stop().unwrap());
-    for event in &events.0 {
+    for event in events.of_agents() {
         let agent = &event["agent"];
         assert_eq!(agent["id"], chosen.container_id().unwrap(), "{event}");
         assert_eq!(agent["name"], chosen.name(), "{event}");
