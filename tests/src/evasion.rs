@@ -47,6 +47,27 @@ impl Pool {
             accept_data_with_the_syn(&listener)?;
             Ok(listener)
         })?;
+        Ok(Self::serve(listener, logins))
+    }
+
+    /// As [`Pool::open`], for clients that speak Multipath TCP.
+    ///
+    /// # Errors
+    /// When the kernel has none of it, or it cannot listen.
+    pub fn open_multipath(net: &Netns, at: &str, logins: usize) -> Result<Self> {
+        use rustix::net::{AddressFamily, SocketType, bind, ipproto, listen, socket};
+        let address: std::net::SocketAddrV4 = at.parse()?;
+        let listener = net.run(|| {
+            let kind = SocketType::STREAM;
+            let listener = socket(AddressFamily::INET, kind, Some(ipproto::MPTCP))?;
+            bind(&listener, &address)?;
+            listen(&listener, 16)?;
+            Ok(TcpListener::from(listener))
+        })?;
+        Ok(Self::serve(listener, logins))
+    }
+
+    fn serve(listener: TcpListener, logins: usize) -> Self {
         let serve = move || {
             for _ in 0..logins {
                 let (mut stream, _) = listener.accept()?;
@@ -61,9 +82,9 @@ impl Pool {
             }
             Ok(())
         };
-        Ok(Self {
+        Self {
             logins: std::thread::spawn(serve),
-        })
+        }
     }
 
     /// Waits until every login has come.
@@ -127,6 +148,12 @@ impl Stage {
             watched,
             pool: Some(pool),
         })
+    }
+
+    /// As [`Stage::new`], with a pool of the caller's.
+    pub fn with(watched: Watched, pool: Pool) -> Self {
+        let pool = Some(pool);
+        Self { watched, pool }
     }
 
     /// Runs `evade MECHANISM POOL ARGUMENTS…` in the agent to its end.

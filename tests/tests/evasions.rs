@@ -3,8 +3,9 @@
 
 use std::fs;
 
-use agent_monitor_tests::evasion::{JOB, LOGIN, POOL, Seen, Stage};
+use agent_monitor_tests::evasion::{JOB, LOGIN, POOL, Pool, Seen, Stage};
 use agent_monitor_tests::paths::{INSIDE_BIN, INSIDE_SHARED};
+use agent_monitor_tests::watched::Watched;
 use agent_monitor_tests::world::OTHER_SERVER;
 use serde_json::{Value, json};
 
@@ -302,6 +303,22 @@ fn a_pid_that_is_used_again_at_once_is_another_process() {
     let events = stage.watched.events().unwrap();
     let exec = events.exec("first").unwrap();
     assert_eq!(exec["process"]["comm"], "true");
+}
+
+#[test]
+fn multipath_tcp_is_seen() {
+    let (_, _, said) = seen("mptcp", &[]);
+    assert_eq!(said, "multipath: false\n");
+}
+
+#[test]
+fn multipath_tcp_is_seen_when_the_other_end_speaks_it_too() {
+    let watched = Watched::cgroup("multipath").unwrap();
+    let pool = Pool::open_multipath(watched.world.net(), POOL, 1).unwrap();
+    let mut stage = Stage::with(watched, pool);
+    let said = stage.evade("mptcp", &[]).unwrap();
+    assert_eq!(said, "multipath: true\n");
+    stage.login_is_seen().unwrap();
 }
 
 #[test]

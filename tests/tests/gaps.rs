@@ -240,6 +240,14 @@ os._exit(0)
 }
 
 #[test]
+fn a_vsock_socket_is_told() {
+    let watched = Watched::cgroup("vsock").unwrap();
+    let script = "import os, socket; s = socket.socket(socket.AF_VSOCK); os._exit(0)";
+    watched.python(script, &[]).unwrap();
+    told(watched.monitor(), &watched.agent, "a vsock socket");
+}
+
+#[test]
 fn a_tun_device_is_told() {
     let watched = Watched::cgroup("tun").unwrap();
     let mut process = evade(&watched.agent, "tun", &["-", &go()]);

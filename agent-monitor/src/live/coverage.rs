@@ -1,5 +1,7 @@
 //! What is not covered although it is watched, and should be.
 
+use rustix::time::{ClockId, clock_gettime};
+
 use super::*;
 use crate::coverage::downtime::Before;
 
@@ -10,6 +12,7 @@ impl Live {
     /// Looks for what is not covered; mends what can be mended.
     pub(super) fn look(&mut self, now: u64, out: &mut Vec<Event>) {
         let before = std::mem::replace(&mut self.looked, now);
+        let began = processor_time();
         self.attach_again(before, now, out);
         self.watch_again(before, now, out);
         match self.kernel.uncovered() {
@@ -22,6 +25,8 @@ impl Live {
             }
             Err(error) => tracing::error!("what agents do unseen is not looked for: {error:#}"),
         }
+        let took = processor_time().saturating_sub(began);
+        self.look_next = now + LOOK_EVERY.max(took.saturating_mul(LOOK_SHARE));
     }
 
     /// Tells that nobody watched from the end of the daemon before until now.
@@ -108,6 +113,13 @@ impl Live {
             self.hole(broken(agent, reason, before, now), out);
         }
     }
+}
+
+/// Nanoseconds for which this thread has run.
+fn processor_time() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    // Neither part is negative.
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 fn broken(agent: u64, reason: &str, from: u64, to: u64) -> Hole {

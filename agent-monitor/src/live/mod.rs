@@ -51,8 +51,11 @@ const MAX_SCAN: usize = 65_536;
 const LOSS_EVERY: u64 = 500_000_000;
 /// How often what is known of agents is compared with what there is.
 const MEND_EVERY: u64 = 2_000_000_000;
-/// How often it is looked for what is not covered.
-const LOOK_EVERY: u64 = 500_000_000;
+/// How often it is looked for what is not covered, unless that takes long.
+const LOOK_EVERY: u64 = 250_000_000;
+/// Looking takes at most one part in so many of a processor: with thousands of
+/// processes on the node it is done less often.
+const LOOK_SHARE: u64 = 400;
 /// The kernel's agent that stands for the node.
 const NODE: u64 = 0;
 /// How long an agent's counters stay after its cgroup is gone: connections
@@ -104,6 +107,8 @@ pub struct Live {
     coverage: Coverage,
     /// When coverage was last looked at.
     looked: u64,
+    /// When it is looked at next.
+    look_next: u64,
     /// What the kernel had counted for the node when last read.
     node: KernelState,
     node_word: takeover::Word,
@@ -167,6 +172,7 @@ impl Live {
             mended: boot_time(),
             coverage: Coverage::default(),
             looked: boot_time(),
+            look_next: 0,
             node: KernelState::default(),
             node_word: takeover::Word::default(),
             losses_read: 0,
@@ -304,7 +310,7 @@ impl Live {
             }
         }
         let now = boot_time();
-        if now.saturating_sub(self.looked) >= LOOK_EVERY || all {
+        if !self.watched.is_empty() && (now >= self.look_next || all) {
             self.look(now, out);
         }
         if now.saturating_sub(self.losses_read) >= LOSS_EVERY || all {

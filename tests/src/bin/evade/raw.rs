@@ -1,7 +1,7 @@
 //! System calls without the C library, by the 64-bit and the 32-bit gate.
 
 use std::net::TcpStream;
-use std::os::fd::FromRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 
 use anyhow::{Context, Result, ensure};
 
@@ -86,7 +86,19 @@ pub fn mptcp(task: &Task) -> Result<()> {
     let mut stream = unsafe { TcpStream::from_raw_fd(socket) };
     crate::descriptors::connect(&stream, task.pool)?;
     stream.write_all(LOGIN.as_bytes())?;
+    println!("multipath: {}", is_multipath(&stream));
     answered(stream)
+}
+
+/// Whether the other end speaks it too: TCP sockets, which it falls back to, know
+/// nothing of SOL_MPTCP and MPTCP_INFO (include/uapi/linux/mptcp.h).
+fn is_multipath(stream: &TcpStream) -> bool {
+    let mut info = [0_u8; 256];
+    let mut size = info.len() as u32;
+    let place = info.as_mut_ptr().cast();
+    // SAFETY: the place and its size are given.
+    let got = unsafe { libc::getsockopt(stream.as_raw_fd(), 284, 1, place, &raw mut size) };
+    got == 0
 }
 
 /// What a gate gives: a value, or an error's negative number.
