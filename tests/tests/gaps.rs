@@ -184,13 +184,16 @@ s.connect(('198.51.100.1', 3333))
 os._exit(0)
 ";
     stage.watched.python(script, &[&giver]).unwrap();
-    let gap = told(
-        stage.watched.monitor(),
-        agent,
-        "that was not made in the agent",
-    );
-    let reason = gap["gap"]["reason"].as_str().unwrap();
-    assert!(reason.contains(POOL), "{reason}");
+    let monitor = stage.watched.monitor();
+    told(monitor, agent, "that was not made in the agent");
+    // Perhaps a second time, once it was connected.
+    monitor
+        .wait_for("where it leads", SOON, |it| {
+            it["gap"]["reason"]
+                .as_str()
+                .is_some_and(|it| it.contains(POOL))
+        })
+        .unwrap();
     given.join().unwrap();
 }
 

@@ -49,6 +49,8 @@ struct Open {
     told: Option<u64>,
     /// Found when the kernel looked at this time.
     seen: u64,
+    /// Where a socket leads is known.
+    connected: bool,
 }
 
 impl Coverage {
@@ -59,9 +61,8 @@ impl Coverage {
         for one in found {
             let key = key(one);
             if let Some(open) = self.open.get_mut(&key) {
-                open.hole.to = now;
                 open.seen = now;
-                holes.extend(open.tell());
+                holes.extend(open.still(one, now));
                 continue;
             }
             let young = one.header.start.saturating_add(YOUNG) > now;
@@ -87,10 +88,7 @@ impl Coverage {
     pub fn ended(&mut self, one: &Uncovered) -> Option<Hole> {
         let key = key(one);
         match self.open.get_mut(&key) {
-            Some(open) => {
-                open.hole.to = one.header.time;
-                open.tell()
-            }
+            Some(open) => open.still(one, one.header.time),
             None => self.begin(key, one, one.header.time, true),
         }
     }
@@ -119,6 +117,7 @@ impl Coverage {
             hole,
             told: None,
             seen: now,
+            connected: one.remote.port != 0,
         };
         let hole = tell.then(|| open.tell()).flatten();
         self.open.insert(key, open);
@@ -127,6 +126,21 @@ impl Coverage {
 }
 
 impl Open {
+    /// It was found again; gives the hole if it was not told, or not where it leads.
+    fn still(&mut self, one: &Uncovered, now: u64) -> Option<Hole> {
+        self.hole.to = now;
+        let connected = one.remote.port != 0;
+        if !connected || std::mem::replace(&mut self.connected, true) {
+            return self.tell();
+        }
+        self.hole.reason = words::reason(one);
+        self.tell().or_else(|| {
+            self.told = Some(now);
+            self.hole.again = true;
+            Some(self.hole.clone())
+        })
+    }
+
     /// The hole, the first time.
     fn tell(&mut self) -> Option<Hole> {
         if self.told.is_some() {
@@ -200,6 +214,17 @@ mod tests {
         let mut coverage = Coverage::default();
         let found = [socket(5, 0, 1), socket(6, 0, 1), socket(6, 0, 2)];
         assert_eq!(coverage.looked(&found, SECOND).len(), 2);
+    }
+
+    #[test]
+    fn a_socket_that_is_connected_later_is_told_again_with_where_it_leads() {
+        let mut coverage = Coverage::default();
+        let mut found = socket(5, 0, 1);
+        assert_eq!(coverage.looked(&[found], SECOND).len(), 1);
+        found.remote.port = 3333;
+        let holes = coverage.looked(&[found], 2 * SECOND);
+        assert!(holes[0].again && holes[0].reason.contains(":3333"));
+        assert_eq!(coverage.looked(&[found], 3 * SECOND), []);
     }
 
     #[test]
