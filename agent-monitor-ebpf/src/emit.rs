@@ -149,7 +149,12 @@ pub fn record<T: 'static>(
         return;
     };
     if fill(entry.as_mut_ptr()) {
-        entry.submit(wake(now));
+        // A new socket is no news by itself: what it is used for wakes.
+        let flags = match kind {
+            kind::SOCKET => u64::from(BPF_RB_NO_WAKEUP),
+            _ => wake(now),
+        };
+        entry.submit(flags);
         allowed.sent();
     } else {
         entry.discard(0);

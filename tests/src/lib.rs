@@ -24,6 +24,7 @@ pub mod monitor;
 pub mod netns;
 pub mod paths;
 pub mod process;
+pub mod recorder;
 mod root;
 pub mod scenario;
 pub mod services;

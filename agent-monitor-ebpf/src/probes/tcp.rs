@@ -24,6 +24,19 @@ const AF_INET: u32 = 2;
 #[inline(always)]
 pub fn state(ctx: &SockOpsContext) {
     let op = ctx.op();
+    // TCP calls nine times in a connection's life, mostly to ask or tell what
+    // nobody here wants to know: that is found out first.
+    let wanted = match op {
+        BPF_SOCK_OPS_TCP_CONNECT_CB
+        | BPF_SOCK_OPS_TCP_LISTEN_CB
+        | BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB
+        | BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => true,
+        BPF_SOCK_OPS_STATE_CB => ctx.arg(1) == TCP_CLOSE && ctx.arg(0) != TCP_LISTEN,
+        _ => false,
+    };
+    if !wanted {
+        return;
+    }
     // SAFETY: the hook's context.
     let sk = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
     if sk.is_null() {
@@ -65,10 +78,7 @@ pub fn state(ctx: &SockOpsContext) {
             }
             established(ctx, socket, direction::IN);
         }
-        BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == TCP_CLOSE && ctx.arg(0) != TCP_LISTEN => {
-            closed(ctx, sk, socket, ctx.arg(0));
-        }
-        _ => {}
+        _ => closed(ctx, sk, socket, ctx.arg(0)),
     }
 }
 
