@@ -1,8 +1,12 @@
 //! What is told of sockets before they have a peer. Needs root.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::process::Stdio;
 
+use agent_monitor_tests::monitor::SOON;
 use agent_monitor_tests::watched::{Watched, address};
+use agent_monitor_tests::world::SERVER;
 use serde_json::{Value, json};
 
 /// A body without what the kernel chooses.
@@ -171,6 +175,50 @@ os.waitpid(child, 0)
     assert_ne!(end["flow"]["flow"], told[0]["listen"]["flow"]);
     for event in [told[0], accept, end] {
         assert_eq!(event["process"]["pid"].to_string(), maker, "{event}");
+    }
+}
+
+#[test]
+fn a_subflow_of_mptcp_is_a_flow_and_belongs_to_who_connected() {
+    let watched = Watched::cgroup("mptcp").unwrap();
+    let listener = watched
+        .world
+        .net()
+        .run(|| Ok(TcpListener::bind((SERVER, 7209))?))
+        .unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        stream.read_exact(&mut [0; 5]).unwrap();
+        stream.write_all(b"hi").unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    });
+    let script = format!(
+        "
+import socket
+s = socket.socket(proto=262)
+s.connect(('{SERVER}', 7209))
+s.sendall(b'hello')
+assert s.recv(2) == b'hi'
+s.close()
+"
+    );
+    watched.python(&script, &[]).unwrap();
+    server.join().unwrap();
+    let end = watched.end_of_flow(&format!("{SERVER}:7209")).unwrap();
+    let events = watched.events().unwrap();
+    let made = events.only("socket", |_| true).unwrap();
+    let connect = events.only("connect", |_| true).unwrap();
+    assert_eq!(
+        body(made),
+        json!({"family": "inet", "type": "stream", "protocol": "mptcp"})
+    );
+    assert_eq!(connect["connect"]["flow"], end["flow"]["flow"]);
+    assert_eq!(end["flow"]["bytes_out"], 5);
+    assert_eq!(end["flow"]["bytes_in"], 2);
+    assert_eq!(end["flow"]["result"], "established");
+    for event in [made, connect, &end] {
+        assert_eq!(event["process"]["comm"], "python3", "{event}");
     }
 }
 

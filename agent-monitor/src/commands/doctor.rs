@@ -149,6 +149,7 @@ pub fn all() -> Vec<Check> {
     checks.push(namespace("host cgroup namespace", "cgroup", 0xEFFF_FFFB));
     checks.push(cgroup2(&cgroups));
     checks.extend(hooks(cgroups.ok().as_ref()));
+    checks.push(other_sockets());
     checks.push(pinned());
     checks.push(runtimes(&Api::new([])));
     checks
@@ -403,6 +404,19 @@ fn pinned() -> Check {
             [] => "none".to_owned(),
             daemons => format!("{}; removing them detaches", daemons.join(", ")),
         },
+    )
+}
+
+/// What no kernel has a hook for that only agents pay for: cgroup programs see
+/// socket() for inet families alone (inet_create, inet6_create), and an LSM's
+/// `socket_create`, also one for cgroups, is called for every socket of the node.
+fn other_sockets() -> Check {
+    Check::failed(
+        State::Warn,
+        "sockets that are not inet",
+        "packet, vsock and AF_ALG sockets have no hook that only agents pay for",
+        "`socket` events of theirs, and what they carry",
+        "take CAP_NET_RAW from agents; what holds a packet or vsock socket is found and told of as a `gap`",
     )
 }
 

@@ -126,6 +126,47 @@ fn takes_a_ring_entry_that_is_longer_than_its_record() {
     }
 }
 
+/// A `closed` record of this many bytes.
+fn end(len: usize, old_state: u32, error: u32, segments_out: u32) -> Closed {
+    let mut closed: wire::Closed = bytemuck::Zeroable::zeroed();
+    closed.header.kind = kind::CLOSED;
+    closed.header.len = u32::try_from(len).expect("a small record");
+    (closed.old_state, closed.error) = (old_state, error);
+    (closed.segments_out, closed.rtt_us) = (segments_out, 9);
+    let bytes = Bytes::copy_from_slice(&bytemuck::bytes_of(&closed)[..len]);
+    match record(&bytes).expect("it is whole").body {
+        Body::Closed(closed) => closed,
+        other => panic!("not an end: {other:?}"),
+    }
+}
+
+#[test]
+fn the_error_of_a_connection_says_what_became_of_it() {
+    let whole = size_of::<wire::Closed>();
+    // include/net/tcp_states.h: 1 established, 2 SYN sent; asm-generic/errno*.h.
+    for (old_state, error, sent, result) in [
+        (2, 111, 1, Outcome::Refused),
+        (2, 110, 7, Outcome::TimedOut),
+        (2, 113, 1, Outcome::Unreachable),
+        (2, 0, 1, Outcome::Abandoned),
+        (2, 0, 0, Outcome::FailedLocally),
+        (1, 0, 9, Outcome::Established),
+        (1, 104, 9, Outcome::Reset),
+        (1, 110, 9, Outcome::TimedOut),
+    ] {
+        let end = end(whole, old_state, error, sent);
+        assert_eq!((end.result, end.unfinished), (result, old_state == 2));
+        assert_eq!((end.retransmits, end.rtt_us), (Some(0), Some(9)));
+    }
+}
+
+#[test]
+fn an_end_in_the_first_recordings_is_read_with_what_it_has() {
+    let end = end(wire::Closed::FIRST_LEN, 2, 0, 0);
+    assert_eq!(end.result, Outcome::Abandoned);
+    assert_eq!((end.retransmits, end.rtt_us), (None, None));
+}
+
 proptest! {
     #[test]
     fn never_panics_on_mutated_records(
