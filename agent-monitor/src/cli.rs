@@ -50,6 +50,8 @@ pub enum Command {
     Record(RecordArgs),
     /// Find in recordings what the daemon would have found live
     Replay(ReplayArgs),
+    /// List, check, test, explain and reload rules
+    Rules(RulesArgs),
     /// Print where members of kernel structures lie
     #[command(name = crate::attach::offsets::COMMAND, hide = true)]
     KernelOffsets,
@@ -222,6 +224,88 @@ pub struct ReplayArgs {
     /// Exit with 3 when there was an alert
     #[arg(long)]
     pub fail_on_alert: bool,
+}
+
+/// Arguments of `rules`.
+#[derive(Debug, Args)]
+pub struct RulesArgs {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub command: RulesCommand,
+}
+
+/// What to do with rules.
+#[derive(Debug, Subcommand)]
+pub enum RulesCommand {
+    /// Show every rule
+    List(RulesListArgs),
+    /// Say whether rules can be used, and what is wrong with them if not
+    Check(RulesCheckArgs),
+    /// Run the tests that rules carry
+    Test(RulesTestArgs),
+    /// Show what a rule finds, how, and the fields it can ask for
+    Explain(RulesExplainArgs),
+    /// Have the daemon read its rules again; SIGHUP does, too
+    Reload(RulesReloadArgs),
+}
+
+/// Arguments of `rules list`.
+#[derive(Debug, Args)]
+pub struct RulesListArgs {
+    /// Directories of rules, on top of the default pack
+    #[arg(value_name = "DIR")]
+    pub dirs: Vec<PathBuf>,
+    /// How rules are shown.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Arguments of `rules check`.
+#[derive(Debug, Args)]
+pub struct RulesCheckArgs {
+    /// Directories of rules, on top of the default pack
+    #[arg(value_name = "DIR", required = true)]
+    pub dirs: Vec<PathBuf>,
+}
+
+/// Arguments of `rules test`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  agent-monitor rules test /etc/agent-monitor/rules --junit report.xml
+  agent-monitor rules test --capture night.agmr --expect reverse-ssh-tunnel")]
+pub struct RulesTestArgs {
+    /// Directories of rules, on top of the default pack
+    #[arg(value_name = "DIR")]
+    pub dirs: Vec<PathBuf>,
+    /// Write the outcome as JUnit XML, too
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Replay this instead, and look for alerts
+    #[arg(long, value_name = "FILE", requires = "expect")]
+    pub capture: Option<PathBuf>,
+    /// A rule that has to be found in the capture; may be repeated
+    #[arg(long, value_name = "ID", requires = "capture")]
+    pub expect: Vec<String>,
+}
+
+/// Arguments of `rules explain`.
+#[derive(Debug, Args)]
+pub struct RulesExplainArgs {
+    /// The rule
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Directories of rules, on top of the default pack
+    #[arg(value_name = "DIR")]
+    pub dirs: Vec<PathBuf>,
+}
+
+/// Arguments of `rules reload`.
+#[derive(Debug, Args)]
+pub struct RulesReloadArgs {
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub socket: SocketArgs,
 }
 
 /// How results are shown.

@@ -10,6 +10,9 @@
 //! [api]
 //! group = "monitor"
 //!
+//! [rules]
+//! dirs = ["/etc/agent-monitor/rules"]
+//!
 //! [[sink]]
 //! name = "archive"
 //! kind = "file"
@@ -42,6 +45,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// Who may use the socket.
     pub api: ApiConfig,
+    /// What is bad.
+    pub rules: RulesConfig,
     /// Where alerts go.
     #[serde(rename = "sink")]
     pub sinks: Vec<SinkConfig>,
@@ -77,6 +82,15 @@ impl Default for StoreConfig {
 pub struct ApiConfig {
     /// A group whose members may use the socket, besides root.
     pub group: Option<String>,
+}
+
+/// `[rules]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RulesConfig {
+    /// Directories of rules, which add to the default pack and replace rules of
+    /// it by their id; a later one counts before an earlier one.
+    pub dirs: Vec<PathBuf>,
 }
 
 /// A `[[sink]]`. Its `name` is what its cursor is kept under: a renamed sink is
@@ -152,6 +166,14 @@ pub enum ConfigError {
         /// Names the line and what was expected, and shows it.
         cause: toml::de::Error,
     },
+    /// A directory of rules depends on where the daemon was started.
+    #[error("the configuration {}, [rules] dirs: {} must begin with \"/\"", path.display(), dir.display())]
+    RulesDir {
+        /// The file.
+        path: PathBuf,
+        /// The directory.
+        dir: PathBuf,
+    },
     /// A sink contradicts itself or another.
     #[error("the configuration {}, sink \"{sink}\": {problem}", path.display())]
     Sink {
@@ -187,6 +209,10 @@ impl Config {
             path: path.to_owned(),
             cause,
         })?;
+        if let Some(dir) = config.rules.dirs.iter().find(|dir| !dir.is_absolute()) {
+            let (path, dir) = (path.to_owned(), dir.clone());
+            return Err(ConfigError::RulesDir { path, dir });
+        }
         let mut names = BTreeSet::new();
         for sink in &config.sinks {
             let problem = if sink.name().is_empty() {
@@ -254,6 +280,7 @@ mod tests {
         assert_eq!(config.agents.select, ["docker:agent-*", "cgroup:/agents/*"]);
         assert_eq!(config.store.path, Path::new(STORE_PATH));
         assert_eq!(config.api.group.as_deref(), Some("monitor"));
+        assert_eq!(config.rules.dirs, [Path::new("/etc/agent-monitor/rules")]);
         assert_eq!(config.sinks.len(), 2);
         assert_eq!(
             config.sinks[1],
@@ -278,6 +305,7 @@ mod tests {
             ("[agents]\nselectt = []", 2),
             ("[store]\npaht = '/x'", 2),
             ("[api]\ngruop = 'x'", 2),
+            ("[rules]\ndir = '/x'", 2),
             (
                 "[[sink]]\nname = 'a'\nkind = 'file'\npath = '/a'\nmode = 1",
                 1,
@@ -323,6 +351,12 @@ mod tests {
         }
         let relative = refusal("[[sink]]\nkind = 'file'\nname = 'f'\npath = 'a'");
         assert!(relative.contains("begin with"), "{relative}");
+    }
+
+    #[test]
+    fn refuses_directories_of_rules_that_depend_on_where_it_is_started() {
+        let message = refusal("[rules]\ndirs = ['rules']");
+        assert!(message.contains("rules must begin with"), "{message}");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use agent_monitor::api::client::{Client, ClientError};
@@ -12,6 +13,7 @@ use agent_monitor::api::server::{MAX_CLIENTS, serve};
 use agent_monitor::api::socket::{BindError, Socket};
 use agent_monitor::api::status::{State, Status};
 use agent_monitor::event::{Body, Cgroup, Event, Timestamp};
+use agent_monitor::rules::reload::Loaded;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -46,7 +48,16 @@ impl Daemon {
             state: State::Attached,
             ..Status::default()
         });
-        let server = tokio::spawn(serve(socket, hub.clone(), status, async {
+        // Fails the second time.
+        let reloads = AtomicUsize::new(0);
+        let reload = Arc::new(move || match reloads.fetch_add(1, Ordering::Relaxed) {
+            0 => Ok(Loaded {
+                enabled: 7,
+                ..Loaded::default()
+            }),
+            _ => Err("x.yaml:3: a rule has no `id`".to_owned()),
+        });
+        let server = tokio::spawn(serve(socket, hub.clone(), status, reload, async {
             let _ = stopped.await;
         }));
         Self {
@@ -266,6 +277,15 @@ async fn too_many_clients_are_told_so_and_places_come_free_again() {
 
 /// Asks for the status as another user; answers what curl printed.
 async fn ask_as(path: &Path, identity: &[&str]) -> String {
+    curl_as(path, identity, &["http://localhost/v1/status"]).await
+}
+
+async fn post_as(path: &Path, identity: &[&str], what: &str) -> String {
+    let url = format!("http://localhost{what}");
+    curl_as(path, identity, &["--request", "POST", &url]).await
+}
+
+async fn curl_as(path: &Path, identity: &[&str], request: &[&str]) -> String {
     let output = tokio::process::Command::new("setpriv")
         .args(identity)
         .args([
@@ -277,7 +297,7 @@ async fn ask_as(path: &Path, identity: &[&str]) -> String {
             "--unix-socket",
         ])
         .arg(path)
-        .arg("http://localhost/v1/status")
+        .args(request)
         .output();
     let output = within(output).await.expect("setpriv is there");
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
@@ -318,6 +338,31 @@ async fn strangers_are_refused_even_where_the_file_lets_them_in() {
         refused.contains(&format!("uid {STRANGER} may not talk to agent-monitor")),
         "{refused}"
     );
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn rules_are_reloaded_for_root_alone_and_problems_are_told() {
+    need_root();
+    let daemon = Daemon::start(Some(GROUP));
+    let (user, group) = (format!("--reuid={STRANGER}"), format!("--regid={GROUP}"));
+    let member = [user.as_str(), &group, "--clear-groups"];
+    let refused = post_as(&daemon.path, &member, "/v1/rules/reload").await;
+    assert!(
+        refused.contains("may not reload rules: be root"),
+        "{refused}"
+    );
+    let client = Client::new(&daemon.path);
+    let loaded: Loaded = client
+        .post_json("/v1/rules/reload")
+        .await
+        .expect("root may");
+    assert_eq!(loaded.enabled, 7);
+    let failed = client.post_json::<Loaded>("/v1/rules/reload").await;
+    let message = failed.expect_err("the second one fails").to_string();
+    for part in ["422", "the old ones stay", "x.yaml:3: a rule has no `id`"] {
+        assert!(message.contains(part), "{message}");
+    }
     daemon.stop().await;
 }
 

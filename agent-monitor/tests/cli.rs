@@ -11,6 +11,7 @@ use agent_monitor::api::server::serve;
 use agent_monitor::api::socket::Socket;
 use agent_monitor::api::status::{State, Status};
 use agent_monitor::event::{Body, Event, Exec, Timestamp};
+use agent_monitor::rules::reload::Loaded;
 use assert_cmd::cargo::cargo_bin_cmd;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -41,6 +42,10 @@ fn wrong_usage_is_exit_code_2() {
         &["status", "--wait", "soon"],
         &["status", "--output", "xml"],
         &["replay"],
+        &["rules"],
+        &["rules", "check"],
+        &["rules", "explain"],
+        &["rules", "test", "--expect", "ssh-outbound"],
         &["record"],
     ] {
         let assert = agent_monitor(args).code(2);
@@ -56,7 +61,9 @@ fn help_and_version_are_on_stdout() {
     let expected = format!("agent-monitor {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(text(&version.get_output().stdout), expected);
     let help = text(&agent_monitor(&["--help"]).success().get_output().stdout);
-    for command in ["run", "tail", "status", "doctor", "record", "replay"] {
+    for command in [
+        "run", "tail", "status", "doctor", "record", "replay", "rules",
+    ] {
         assert!(help.contains(&format!("\n  {command} ")), "{help}");
     }
     let help = text(
@@ -117,7 +124,8 @@ impl Daemon {
             state: *shared.lock().expect("nobody panics"),
             ..Status::default()
         });
-        let server = runtime.spawn(serve(socket, hub.clone(), status, async {
+        let reload = Arc::new(|| Ok(Loaded::default()));
+        let server = runtime.spawn(serve(socket, hub.clone(), status, reload, async {
             let _ = stopped.await;
         }));
         drop(guard);

@@ -21,13 +21,14 @@ pub struct Options {
 }
 
 /// Tests among the user side's own that fail without root.
-const NEED_ROOT: [&str; 7] = [
+const NEED_ROOT: [&str; 8] = [
     "a_cgroup_s_id_is_the_kernel_s_and_leads_back_to_its_path",
     "a_process_s_path_in_proc_is_the_path_below_the_mount",
     "every_hook_can_be_tried_and_leaves_nothing_behind",
     "doctor_says_that_run_can_work_and_every_hook_was_tried",
     "a_hook_on_what_is_no_cgroup_is_refused_at_attach",
     "strangers_are_refused_even_where_the_file_lets_them_in",
+    "rules_are_reloaded_for_root_alone_and_problems_are_told",
     "who_is_kept_out_by_the_mode_is_told_so",
 ];
 

@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::{Request, Response, StatusCode, header};
+use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -92,6 +92,16 @@ impl Client {
             .unwrap_or_else(|_| Err(ClientError::TimedOut(self.socket.clone())))
     }
 
+    /// Has something done, and waits for as long as it takes.
+    ///
+    /// # Errors
+    /// When there is no daemon, it refuses, or its answer cannot be read.
+    pub async fn post_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let response = self.send(Method::POST, path).await?;
+        let body = self.collect(response.into_body()).await?;
+        serde_json::from_slice(&body).map_err(|error| self.not_us(error.to_string()))
+    }
+
     /// Opens a stream of lines.
     ///
     /// # Errors
@@ -109,6 +119,10 @@ impl Client {
     }
 
     async fn get(&self, path: &str) -> Result<Response<Incoming>, ClientError> {
+        self.send(Method::GET, path).await
+    }
+
+    async fn send(&self, method: Method, path: &str) -> Result<Response<Incoming>, ClientError> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|source| {
             let path = self.socket.clone();
             match source.kind() {
@@ -122,7 +136,9 @@ impl Client {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // Ends with the response's body; its errors show there.
         tokio::spawn(connection);
-        let request = Request::get(path)
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
             .header(header::HOST, "agent-monitor")
             .body(Empty::<Bytes>::new())
             .map_err(|error| self.not_us(error.to_string()))?;

@@ -1,7 +1,7 @@
 //! The daemon's interface: HTTP/1.1 over a Unix socket, and its client.
 //!
 //! `GET /v1/events` streams events as NDJSON, `GET /v1/status` answers one JSON
-//! object. The command line is one client, `curl --unix-socket` another.
+//! object, `POST /v1/rules/reload` has rules read again, for root. The command line is one client, `curl --unix-socket` another.
 
 pub mod client;
 pub mod hub;

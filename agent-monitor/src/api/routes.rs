@@ -3,23 +3,27 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::Json;
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
 use futures_util::stream;
 use serde_json::json;
 
 use super::hub::{Hub, Subscription};
 use super::query::EventQuery;
+use super::socket::Peer;
 use super::status::Status;
 use crate::event::Event;
+use crate::rules::reload::Loaded;
 
 /// Makes the daemon's status when it is asked for.
 pub type StatusSource = Arc<dyn Fn() -> Status + Send + Sync>;
+
+/// Has the daemon read its rules again.
+pub type Reload = Arc<dyn Fn() -> Result<Loaded, String> + Send + Sync>;
 
 /// Events that wait are written together up to about this many bytes.
 const CHUNK: usize = 64 * 1024;
@@ -28,20 +32,26 @@ const CHUNK: usize = 64 * 1024;
 struct Sources {
     hub: Hub,
     status: StatusSource,
+    reload: Reload,
 }
 
 /// The routes of a client that is admitted.
-pub(super) fn admitted(hub: Hub, status: StatusSource) -> Router {
+pub(super) fn admitted(hub: Hub, status: StatusSource, reload: Reload) -> Router {
     Router::new()
         .route("/v1/events", get(events))
         .route("/v1/status", get(self::status))
+        .route("/v1/rules/reload", post(reload_rules))
         .fallback(|| async {
             refusal(
                 StatusCode::NOT_FOUND,
-                "there are only GET /v1/events and GET /v1/status",
+                "there are only GET /v1/events, GET /v1/status and POST /v1/rules/reload",
             )
         })
-        .with_state(Sources { hub, status })
+        .with_state(Sources {
+            hub,
+            status,
+            reload,
+        })
 }
 
 /// One answer to whatever is asked.
@@ -51,6 +61,26 @@ pub(super) fn refused(status: StatusCode, sentence: String) -> Router {
 
 async fn status(State(sources): State<Sources>) -> Json<Status> {
     Json((sources.status)())
+}
+
+/// Who may read everything may not therefore change what is found: root alone.
+async fn reload_rules(
+    State(sources): State<Sources>,
+    Extension(peer): Extension<Peer>,
+) -> Response {
+    if peer.uid != 0 {
+        let sentence = format!("uid {} may not reload rules: be root", peer.uid);
+        return refusal(StatusCode::FORBIDDEN, &sentence);
+    }
+    let reload = sources.reload.clone();
+    match tokio::task::spawn_blocking(move || reload()).await {
+        Ok(Ok(loaded)) => Json(loaded).into_response(),
+        Ok(Err(problems)) => {
+            let sentence = format!("the rules cannot be used, the old ones stay:\n{problems}");
+            refusal(StatusCode::UNPROCESSABLE_ENTITY, &sentence)
+        }
+        Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
 }
 
 async fn events(State(sources): State<Sources>, RawQuery(query): RawQuery) -> Response {

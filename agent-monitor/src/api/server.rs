@@ -4,8 +4,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::http::StatusCode;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 
 use super::hub::Hub;
-use super::routes::{StatusSource, admitted, refused};
+use super::routes::{Reload, StatusSource, admitted, refused};
 use super::socket::Socket;
 
 /// Clients served at once.
@@ -28,10 +28,16 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Clients have this long to take what was still written for them.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Serves the hub and the status on the socket until `stop`. Then the socket's
+/// Serves the hub, the status and reloads of rules on the socket until `stop`. Then the socket's
 /// file is removed, the hub closed, and streams end with what they have.
-pub async fn serve(socket: Socket, hub: Hub, status: StatusSource, stop: impl Future<Output = ()>) {
-    let routes = admitted(hub.clone(), status);
+pub async fn serve(
+    socket: Socket,
+    hub: Hub,
+    status: StatusSource,
+    reload: Reload,
+    stop: impl Future<Output = ()>,
+) {
+    let routes = admitted(hub.clone(), status, reload);
     let places = Arc::new(Semaphore::new(MAX_CLIENTS));
     let refusals = Arc::new(Semaphore::new(MAX_REFUSED));
     let connections = GracefulShutdown::new();
@@ -53,15 +59,16 @@ pub async fn serve(socket: Socket, hub: Hub, status: StatusSource, stop: impl Fu
         let answer = socket
             .admit(&stream)
             .map_err(|sentence| (StatusCode::FORBIDDEN, sentence));
-        let answer = answer.and_then(|()| {
-            Arc::clone(&places).try_acquire_owned().map_err(|_| {
+        let answer = answer.and_then(|peer| {
+            let place = Arc::clone(&places).try_acquire_owned();
+            place.map(|place| (peer, place)).map_err(|_| {
                 let sentence = format!("{MAX_CLIENTS} clients are served already; try later");
                 (StatusCode::SERVICE_UNAVAILABLE, sentence)
             })
         });
         match answer {
-            Ok(place) => {
-                let connection = connection(stream, routes.clone());
+            Ok((peer, place)) => {
+                let connection = connection(stream, routes.clone().layer(Extension(peer)));
                 let connection = connections.watch(connection);
                 tokio::spawn(async move {
                     // A client that hangs up is no error of ours.

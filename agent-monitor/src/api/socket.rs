@@ -36,6 +36,13 @@ pub enum BindError {
     },
 }
 
+/// A client that may talk to the daemon.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    /// Its user.
+    pub(super) uid: u32,
+}
+
 /// A socket that is listened on. Its file is removed when this is dropped.
 #[derive(Debug)]
 pub struct Socket {
@@ -85,17 +92,17 @@ impl Socket {
     ///
     /// # Errors
     /// A sentence for the client.
-    pub(super) fn admit(&self, client: &UnixStream) -> Result<(), String> {
+    pub(super) fn admit(&self, client: &UnixStream) -> Result<Peer, String> {
         let peer = client
             .peer_cred()
             .map_err(|error| format!("the kernel does not tell who you are: {error}"))?;
         let own = rustix::process::geteuid().as_raw();
         if peer.uid() == 0 || peer.uid() == own {
-            return Ok(());
+            return Ok(Peer { uid: peer.uid() });
         }
         match self.group {
-            Some(group) if peer.gid() == group => Ok(()),
-            Some(group) if is_supplementary(client.as_fd(), group) => Ok(()),
+            Some(group) if peer.gid() == group => Ok(Peer { uid: peer.uid() }),
+            Some(group) if is_supplementary(client.as_fd(), group) => Ok(Peer { uid: peer.uid() }),
             Some(group) => Err(format!(
                 "uid {} may not talk to agent-monitor: be root or a member of group {group}",
                 peer.uid()

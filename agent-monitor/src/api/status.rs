@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::rules::reload::Loaded;
+
 /// The daemon, as it sees itself. Members that a reader's version knows and the
 /// daemon's does not read as empty, so that the two may differ in version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +32,8 @@ pub struct Status {
     /// Where its programs are pinned, if they outlive it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pinned: Option<String>,
+    /// The rules it judges by.
+    pub rules: Loaded,
     /// What went through it.
     pub counters: Counters,
     /// Where events are forwarded to.

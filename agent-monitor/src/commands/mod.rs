@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod pretty;
 pub mod record;
 pub mod replay;
+mod rules;
 mod run;
 mod status;
 mod tail;
@@ -24,6 +25,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Doctor(args) => doctor::run(args),
         Command::Record(args) => record::run(args),
         Command::Replay(args) => replay::run(args),
+        Command::Rules(args) => rules::run(args),
         Command::KernelOffsets => offsets::print().map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 
@@ -66,7 +67,20 @@ pub fn run(args: ReplayArgs) -> Result<ExitCode> {
 /// # Errors
 /// The file cannot be read, is no recording, or is damaged; events from before
 /// the damage have been handed on. `hand_on`'s own errors end the replay.
-pub fn replay(path: &Path, n: usize, mut hand_on: impl FnMut(&Event) -> Result<()>) -> Result<()> {
+pub fn replay(path: &Path, n: usize, hand_on: impl FnMut(&Event) -> Result<()>) -> Result<()> {
+    replay_with(path, n, RuleSet::builtin(), hand_on)
+}
+
+/// The same with other rules.
+///
+/// # Errors
+/// As [`replay`].
+pub fn replay_with(
+    path: &Path,
+    n: usize,
+    rules: Arc<RuleSet>,
+    mut hand_on: impl FnMut(&Event) -> Result<()>,
+) -> Result<()> {
     let cannot = || format!("cannot replay {}", path.display());
     let file = File::open(path).with_context(cannot)?;
     let reader = Reader::new(BufReader::new(file)).with_context(cannot)?;
@@ -79,7 +93,7 @@ pub fn replay(path: &Path, n: usize, mut hand_on: impl FnMut(&Event) -> Result<(
         about.boot_epoch,
         processes,
         Devices::default(),
-        RuleSet::builtin(),
+        rules,
     );
     let mut events = Vec::new();
     // Agents are written without a time: they appear with the next record, and

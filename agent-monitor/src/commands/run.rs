@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::watch;
 use crate::api::hub::Hub;
@@ -23,7 +24,7 @@ use crate::enrich::selector::Selector;
 use crate::event::{Body, Event, Timestamp};
 use crate::live::Live;
 use crate::loss::Stage;
-use crate::rules::set::RuleSet;
+use crate::rules::reload::Reloading;
 use crate::sinks::Sinks;
 use crate::store::Store;
 
@@ -54,6 +55,9 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     } else {
         args.agents.agents
     };
+    let (reloading, rules) = Reloading::new(config.rules.dirs.clone())
+        .map_err(|problems| anyhow::anyhow!("the rules cannot be used:\n{problems}"))?;
+    let reloading = Arc::new(reloading);
     let group = config.api.group.as_deref().map(group_id).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -73,6 +77,7 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     let sinks = Sinks::start(&config.sinks, &store, &stopping);
 
     let stop = watch::stop_on_signals()?;
+    reload_on_hangup(&reloading)?;
     let hub = Hub::new(watch::node().into());
     let status = Arc::new(Mutex::new(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -87,20 +92,35 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     }));
     let source = {
         let (status, sinks, started) = (status.clone(), sinks.statuses(), Instant::now());
+        let reloading = reloading.clone();
         Arc::new(move || {
             let mut status = lock(&status).clone();
             status.uptime_seconds = started.elapsed().as_secs();
+            status.rules = reloading.loaded();
             status.sinks = sinks.read().into_iter().map(sink_status).collect();
             status
         })
     };
     let (stop_serving, served) = tokio::sync::oneshot::channel::<()>();
-    let server = runtime.spawn(server::serve(socket, hub.clone(), source, async {
+    let reload = {
+        let reloading = reloading.clone();
+        Arc::new(move || reloading.reload())
+    };
+    let served = async {
         let _ = served.await;
-    }));
+    };
+    let server = runtime.spawn(server::serve(socket, hub.clone(), source, reload, served));
 
-    let path = &config.store.path;
-    let watched = watch_agents(selectors, pinned, path, &store, &hub, &status, &stop);
+    let mut events = Vec::new();
+    let watched = watch::start(selectors, rules, pinned, &mut events).and_then(|live| {
+        let outlets = Outlets {
+            path: &config.store.path,
+            store: &store,
+            hub: &hub,
+            status: &status,
+        };
+        watch_agents(live, events, &reloading, &outlets, &stop)
+    });
 
     lock(&status).state = State::Stopping;
     let _ = stop_serving.send(());
@@ -115,19 +135,44 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Has rules read again at each SIGHUP; to be called on a runtime of tokio's.
+fn reload_on_hangup(reloading: &Arc<Reloading>) -> Result<()> {
+    let mut hangups = signal(SignalKind::hangup()).context("cannot listen for signals")?;
+    let reloading = reloading.clone();
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            let reloading = reloading.clone();
+            // It logs what came of it.
+            let _ = tokio::task::spawn_blocking(move || reloading.reload()).await;
+        }
+    });
+    Ok(())
+}
+
+/// Where the daemon tells what it knows.
+struct Outlets<'a> {
+    /// Of the store.
+    path: &'a Path,
+    store: &'a Store,
+    hub: &'a Hub,
+    status: &'a Mutex<Status>,
+}
+
 /// The daemon's work, on this thread, until `stop`: whatever way it ends,
 /// everything is detached when the watch is dropped, but for what is pinned.
 fn watch_agents(
-    selectors: Vec<Selector>,
-    pinned: Option<&Path>,
-    path: &Path,
-    store: &Store,
-    hub: &Hub,
-    status: &Mutex<Status>,
+    mut live: Live,
+    mut events: Vec<Event>,
+    reloading: &Reloading,
+    outlets: &Outlets<'_>,
     stop: &AtomicBool,
 ) -> Result<()> {
-    let mut events = Vec::new();
-    let mut live = watch::start(selectors, RuleSet::builtin(), pinned, &mut events)?;
+    let Outlets {
+        path,
+        store,
+        hub,
+        status,
+    } = *outlets;
     let (mut heartbeat, before) = Heartbeat::begin(path, boot_time());
     if let Some(before) = before {
         live.was_down(before, &mut events);
@@ -140,6 +185,9 @@ fn watch_agents(
         if told.is_none_or(|told: Instant| told.elapsed() >= STATUS_EVERY) {
             refresh(&mut lock(status), &live, hub);
             told = Some(Instant::now());
+        }
+        if let Some(rules) = reloading.take() {
+            live.replace_rules(rules);
         }
         live.step(&mut events)?;
         heartbeat.beat(boot_time());

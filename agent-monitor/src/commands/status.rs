@@ -133,6 +133,21 @@ fn write_pretty(out: &mut String, status: &Status) -> std::fmt::Result {
         "  attached  {programs}, {}",
         text::count(places, "attachment")
     )?;
+    writeln!(
+        out,
+        "  rules     {} since {}",
+        text::count(status.rules.enabled as u64, "rule"),
+        escape(&status.rules.since)
+    )?;
+    if let Some(error) = &status.rules.error {
+        writeln!(
+            out,
+            "  rules     could not be read again, the old ones stay:"
+        )?;
+        for line in error.lines() {
+            writeln!(out, "            {}", escape(line))?;
+        }
+    }
     if let Some(pins) = &status.pinned {
         writeln!(out, "  pinned    {}", escape(pins))?;
     }

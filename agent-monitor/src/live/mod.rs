@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent_monitor_common::event::kind;
@@ -37,6 +38,7 @@ use crate::enrich::selector::{Decision, Selectors};
 use crate::event::{Agent, AgentState, Container, Event, Loss};
 use crate::loss::Stage;
 use crate::pipeline::Pipeline;
+use crate::rules::set::RuleSet;
 
 /// Records of each class that an agent may cause in a second: several times
 /// what builds and test suites do, and below what fills a ring in the time
@@ -207,6 +209,11 @@ impl Live {
             Some(recording) => Ok(recording.finish()?),
             None => Ok(()),
         }
+    }
+
+    /// Judges by other rules from now on.
+    pub fn replace_rules(&mut self, rules: Arc<RuleSet>) {
+        self.pipeline.replace_rules(rules);
     }
 
     /// The pipeline, to look at.

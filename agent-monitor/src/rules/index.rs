@@ -13,6 +13,9 @@ use super::tree::Tree;
 use super::value::Value;
 use crate::event::Event;
 
+/// Texts that are looked for in one field; rules that need more are always asked.
+const MAX_TEXTS: usize = 16_384;
+
 /// The rules of one kind of event.
 #[derive(Debug, Default)]
 pub struct Index {
@@ -43,7 +46,11 @@ impl Index {
             BTreeMap::new();
         for (number, (place, tree)) in (0_u32..).zip(rules) {
             index.rules.push(place);
-            match tree.needles() {
+            let full = |(field, _): &(&'static Field, &str)| {
+                let known = needles.get(field.path);
+                known.is_some_and(|(_, texts)| texts.len() >= MAX_TEXTS)
+            };
+            match tree.needles().filter(|found| !found.iter().any(full)) {
                 Some(found) => {
                     for (field, text) in found {
                         let (_, texts) = needles

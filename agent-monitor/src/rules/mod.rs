@@ -20,6 +20,7 @@ mod keys;
 mod modifiers;
 mod pack;
 pub mod problem;
+pub mod reload;
 pub mod rule;
 pub mod sample;
 pub mod set;

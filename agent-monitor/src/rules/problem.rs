@@ -183,10 +183,15 @@ pub fn nearest<'n>(name: &str, names: impl IntoIterator<Item = &'n str>) -> Opti
     let near = names
         .into_iter()
         .map(|known| {
-            (
-                strsim::jaro_winkler(&wanted, &known.to_ascii_lowercase()),
-                known,
-            )
+            let lower = known.to_ascii_lowercase();
+            // One slip of a short word makes it look unlike.
+            let slip = strsim::osa_distance(&wanted, &lower) <= 1;
+            let likeness = if slip {
+                1.0
+            } else {
+                strsim::jaro_winkler(&wanted, &lower)
+            };
+            (likeness, known)
         })
         .max_by(|one, other| one.0.total_cmp(&other.0))?;
     (near.0 >= 0.75).then(|| format!("did you mean `{}`?", near.1))

@@ -7,6 +7,12 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 /// Most bytes of a pattern.
 pub const MAX_PATTERN: usize = 4_096;
 
+/// Most patterns of one value that are looked for anywhere in it: building an
+/// automaton of many that begin alike takes time that grows with their square.
+const MAX_CONTAINS: usize = 4_096;
+/// Most patterns of one value that an index looks for.
+const MAX_NEEDLES: usize = 256;
+
 /// A part of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
@@ -173,7 +179,8 @@ pub struct TextSet {
     ends: Vec<Box<str>>,
     contains: Option<AhoCorasick>,
     wild: Vec<Pattern>,
-    /// A text that each match contains, a pattern each; `None` if one has no such text.
+    /// A text that each match contains, a pattern each; `None` if one has no such
+    /// text, or they are too many.
     needles: Option<Vec<Box<str>>>,
 }
 
@@ -183,13 +190,14 @@ impl TextSet {
     /// # Errors
     /// They are too many or too long together.
     pub fn new(patterns: Vec<Pattern>, cased: bool) -> Result<Self, String> {
-        let needles = patterns
-            .iter()
-            .map(|pattern| {
-                let needle = pattern.longest().filter(|text| !text.is_empty());
-                needle.map(Box::from)
-            })
-            .collect();
+        let longest = patterns.iter().map(|pattern| {
+            let needle = pattern.longest().filter(|text| !text.is_empty());
+            needle.map(Box::from)
+        });
+        let needles = match patterns.len() {
+            ..=MAX_NEEDLES => longest.collect(),
+            _ => None,
+        };
         let mut set = Self {
             cased,
             needles,
@@ -208,6 +216,11 @@ impl TextSet {
         }
         set.whole
             .sort_by(|one, other| order(one.as_bytes(), other.as_bytes(), cased));
+        if contains.len() > MAX_CONTAINS {
+            return Err(format!(
+                "more than {MAX_CONTAINS} patterns to look for anywhere in a value"
+            ));
+        }
         if !contains.is_empty() {
             set.contains = Some(automaton(&contains, cased, MatchKind::LeftmostFirst)?);
         }

@@ -1,0 +1,89 @@
+//! `rules list`: every rule in a table.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::json;
+
+use super::{load, print};
+use crate::cli::{Output, RulesListArgs};
+use crate::escape::escape;
+use crate::rules::rule::Rule;
+use crate::rules::set::RuleSet;
+
+/// Runs the command.
+///
+/// # Errors
+/// stdout cannot be written.
+pub fn run(args: &RulesListArgs) -> Result<ExitCode> {
+    let Some(set) = load(&args.dirs)? else {
+        return Ok(ExitCode::FAILURE);
+    };
+    let shown = match args.output.format() {
+        Output::Pretty => table(&set),
+        Output::Json => lines(&set)?,
+    };
+    print(&shown)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a rule speaks: `yes`, `no`, or `counted` by a correlation alone.
+fn enabled(set: &RuleSet, place: usize, rule: &Rule) -> &'static str {
+    match (rule.enabled, set.tells(place)) {
+        (false, _) => "no",
+        (true, true) => "yes",
+        (true, false) => "counted",
+    }
+}
+
+fn level(rule: &Rule) -> String {
+    let mut names: Vec<&str> = rule.stages.iter().map(|it| it.severity.name()).collect();
+    names.dedup();
+    names.join("-")
+}
+
+fn table(set: &RuleSet) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(["ID", "LEVEL", "EVENT", "ATT&CK", "ENABLED", "SOURCE"]);
+    for (place, rule) in set.rules().iter().enumerate() {
+        table.add_row([
+            rule.id.to_string(),
+            level(rule),
+            rule.what.name(),
+            rule.attack.join(" "),
+            enabled(set, place, rule).to_owned(),
+            escape(&rule.source.path().display().to_string()).into_owned(),
+        ]);
+    }
+    let lines = table.lines();
+    lines
+        .map(|line| line.trim_end().to_owned() + "\n")
+        .collect()
+}
+
+fn lines(set: &RuleSet) -> Result<String> {
+    let mut text = String::new();
+    for (place, rule) in set.rules().iter().enumerate() {
+        let stages = rule.stages.iter();
+        let stages = stages.map(|it| {
+            json!({"name": it.name, "severity": it.severity.name(), "confidence": it.confidence.name()})
+        });
+        let line = json!({
+            "id": rule.id,
+            "title": rule.title,
+            "status": rule.status,
+            "event": rule.what.name(),
+            "stages": stages.collect::<Vec<_>>(),
+            "tags": rule.tags,
+            "enabled": enabled(set, place, rule),
+            "source": rule.source.path().display().to_string(),
+        });
+        text += &serde_json::to_string(&line)?;
+        text.push('\n');
+    }
+    Ok(text)
+}

@@ -1,0 +1,121 @@
+//! The daemon's rules: read at its start, and again when it is asked to.
+//!
+//! A set is compiled beside the one in use and handed over whole. When
+//! anything is wrong with it, the old one stays.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::problem::Problems;
+use super::set::RuleSet;
+use crate::event::Timestamp;
+
+/// Rules in use, and what came of reading them last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Loaded {
+    /// Rules that are asked.
+    pub enabled: usize,
+    /// Rules in SigmaHQ's form that have no counterpart here.
+    pub left_out: usize,
+    /// Since when these are in use, RFC 3339.
+    pub since: String,
+    /// Why a later attempt to read them failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Where rules come from, and a set that waits to be taken into use.
+#[derive(Debug)]
+pub struct Reloading {
+    dirs: Vec<PathBuf>,
+    /// Keys of labels that container runtimes are asked for.
+    labels: BTreeSet<String>,
+    state: Mutex<State>,
+    /// Held while rules are read: one attempt at a time.
+    reading: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    next: Option<Arc<RuleSet>>,
+    loaded: Loaded,
+}
+
+impl Reloading {
+    /// Reads the rules of `dirs`, on top of the default pack.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn new(dirs: Vec<PathBuf>) -> Result<(Self, Arc<RuleSet>), Problems> {
+        let set = Arc::new(RuleSet::load(&dirs)?);
+        let reloading = Self {
+            dirs,
+            labels: set.label_keys().map(str::to_owned).collect(),
+            state: Mutex::new(State {
+                next: None,
+                loaded: loaded(&set),
+            }),
+            reading: Mutex::new(()),
+        };
+        Ok((reloading, set))
+    }
+
+    /// Reads the rules again; takes as long as that takes.
+    ///
+    /// # Errors
+    /// What is wrong, a line each. The rules in use stay.
+    pub fn reload(&self) -> Result<Loaded, String> {
+        let _one = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        match RuleSet::load(&self.dirs) {
+            Ok(set) => {
+                let labels = set.label_keys().filter(|key| !self.labels.contains(*key));
+                for label in labels {
+                    tracing::warn!(
+                        label,
+                        "rules ask for a label that container runtimes were not asked for: it is known after a restart"
+                    );
+                }
+                let now = loaded(&set);
+                let mut state = self.state();
+                state.next = Some(Arc::new(set));
+                state.loaded = now.clone();
+                tracing::info!(enabled = now.enabled, "rules were read again");
+                Ok(now)
+            }
+            Err(problems) => {
+                let error = problems.lines().join("\n");
+                tracing::error!("rules could not be read, the old ones stay:\n{error}");
+                self.state().loaded.error = Some(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    /// The set that is to be used from now on, if there is a new one.
+    pub fn take(&self) -> Option<Arc<RuleSet>> {
+        self.state().next.take()
+    }
+
+    /// What is in use.
+    pub fn loaded(&self) -> Loaded {
+        self.state().loaded.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A state is whole after every assignment, so a poisoned one is still good.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn loaded(set: &RuleSet) -> Loaded {
+    Loaded {
+        enabled: set.rules().iter().filter(|rule| rule.enabled).count(),
+        left_out: set.unmapped().len(),
+        since: Timestamp::now().to_string(),
+        error: None,
+    }
+}

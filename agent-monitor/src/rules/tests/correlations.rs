@@ -1,0 +1,146 @@
+//! Correlations over events in order.
+
+use super::*;
+
+/// Rules `a`, `b` and `c`, each for the program of its name, and a correlation.
+fn set(correlation: &str) -> Result<Arc<RuleSet>, Problems> {
+    let base = ["a", "b", "c"].map(|id| rule(id, &format!("{{process.comm: {id}}}")));
+    let text = format!("title: x\nid: x\nlevel: high\ncorrelation:\n{correlation}");
+    let all = [base.join("---\n"), text].join("---\n");
+    compile(&[("x.yaml", &all)])
+}
+
+fn fired(correlation: &str, events: &[(&str, u64)]) -> Vec<String> {
+    let set = set(correlation).unwrap_or_else(|problems| panic!("{problems}"));
+    let events: Vec<String> = events
+        .iter()
+        .map(|(program, second)| {
+            let (name, uid) = program.split_once('@').unwrap_or((program, "0"));
+            let (minute, second) = (second / 60, second % 60);
+            format!(
+                "{{time: '2030-01-01T00:{minute:02}:{second:02}Z', process: {{pid: 1, comm: {name}, uid: {uid}}}, \
+                 exec: {{}}}}"
+            )
+        })
+        .collect();
+    let events: Vec<&str> = events.iter().map(String::as_str).collect();
+    seen(&set, &events)
+}
+
+#[test]
+fn so_many_events_within_a_time_by_group() {
+    let of = "  type: event_count\n  rules: [a]\n  group-by: [process.uid]\n  timespan: 10s\n  condition: {gte: 3}\n";
+    assert_eq!(fired(of, &[("a", 0), ("a", 5), ("a", 10)]), ["x"]);
+    assert_eq!(fired(of, &[("a", 0), ("a", 5), ("a", 11)]), [""; 0]);
+    assert_eq!(fired(of, &[("a@1", 0), ("a@2", 1), ("a@1", 2)]), [""; 0]);
+    assert_eq!(fired(of, &[("a", 0), ("b", 1), ("b", 2)]), ["b", "b"]);
+    let six = [0, 1, 2, 3, 4, 5].map(|second| ("a", second));
+    assert_eq!(fired(of, &six), ["x", "x"], "it begins anew after each");
+    let told_too = of.to_owned() + "  generate: true\n";
+    assert_eq!(fired(&told_too, &[("a", 0)]), ["a"]);
+}
+
+#[test]
+fn so_many_values_of_a_field() {
+    let of = "  type: value_count\n  rules: [a, b]\n  timespan: 1m\n  condition: {field: process.uid, gt: 1}\n";
+    assert_eq!(fired(of, &[("a@1", 0), ("a@1", 1), ("b@1", 2)]), [""; 0]);
+    assert_eq!(fired(of, &[("a@1", 0), ("b@2", 59)]), ["x"]);
+    assert_eq!(fired(of, &[("a@1", 0), ("b@2", 61)]), [""; 0]);
+}
+
+#[test]
+fn each_rule_in_any_order_or_in_this_one() {
+    let any = "  type: temporal\n  rules: [a, b, c]\n  timespan: 1m\n";
+    assert_eq!(fired(any, &[("c", 0), ("a", 1), ("b", 2)]), ["x"]);
+    assert_eq!(fired(any, &[("c", 0), ("a", 30), ("b", 61)]), [""; 0]);
+    let ordered = any.replace("temporal", "temporal_ordered");
+    assert_eq!(fired(&ordered, &[("c", 0), ("a", 1), ("b", 2)]), [""; 0]);
+    assert_eq!(
+        fired(&ordered, &[("a", 0), ("c", 1), ("b", 2), ("c", 3)]),
+        ["x"]
+    );
+    assert_eq!(fired(&ordered, &[("a", 0), ("b", 2), ("c", 61)]), [""; 0]);
+}
+
+#[test]
+fn an_order_is_seen_however_often_one_of_its_rules_comes_between() {
+    let ordered = "  type: temporal_ordered\n  rules: [a, b, c]\n  timespan: 10m\n";
+    let mut events = vec![("a", 0)];
+    events.extend((1..500).map(|second| ("b", second)));
+    events.push(("c", 500));
+    assert_eq!(fired(ordered, &events), ["x"]);
+}
+
+#[test]
+fn groups_may_be_named_otherwise_in_each_rule() {
+    let connect = of_kind("connect", "to", "{connect.remote.port: 22}");
+    let asked = of_kind("dns", "asked", "{dns.question: x.example}");
+    let correlation = "title: x\nid: x\nlevel: high\ncorrelation:\n  type: temporal\n  rules: [to, asked]\n  \
+                       timespan: 1m\n  group-by: [peer]\n  aliases:\n    peer:\n      to: connect.remote.ip\n      \
+                       asked: dns.answers\n";
+    let all = [connect.as_str(), &asked, correlation].join("---\n");
+    let set = compile(&[("x.yaml", &all)]).unwrap_or_else(|problems| panic!("{problems}"));
+    let dns = "{dns: {question: x.example, answers: [192.0.2.7]}}";
+    let to = |last: u8| format!("{{connect: {{remote: {{ip: 192.0.2.{last}, port: 22}}}}}}");
+    assert_eq!(seen(&set, &[dns, &to(7)]), ["x"]);
+    assert_eq!(seen(&set, &[dns, &to(8)]), [""; 0]);
+}
+
+#[test]
+fn mistakes_are_errors() {
+    let good = "  type: event_count\n  rules: [a]\n  timespan: 10s\n  condition: {gte: 3}\n";
+    for (from, to, wanted) in [
+        ("event_count", "event_cuont", "did you mean `event_count`?"),
+        ("rules: [a]", "rules: [d]", "there is no rule `d`"),
+        (
+            "rules: [a]",
+            "rules: [mining-pool-protocol]",
+            "does not ask for events",
+        ),
+        ("rules: [a]", "rules: []", "1 to 64 rules"),
+        ("10s", "10", "no `timespan`"),
+        ("10s", "99d", "no `timespan`"),
+        (
+            "{gte: 3}",
+            "{lt: 3}",
+            "cannot be decided while events still come",
+        ),
+        ("{gte: 3}", "{gte: 999999}", "no number from 1 to"),
+        (
+            "{gte: 3}",
+            "{gte: 3, field: process.pid}",
+            "counts no `field`",
+        ),
+        ("  condition: {gte: 3}\n", "", "has no `condition`"),
+        (
+            "timespan",
+            "group-by: [process.gid]\n  timespan",
+            "no field `process.gid`",
+        ),
+        (
+            "timespan",
+            "gruop-by: [process.uid]\n  timespan",
+            "did you mean `group-by`?",
+        ),
+    ] {
+        let told = set(&good.replace(from, to))
+            .expect_err(to)
+            .lines()
+            .join("\n");
+        assert!(told.contains(wanted), "{to}: {told}");
+    }
+}
+
+#[test]
+fn what_is_remembered_is_bounded_and_what_is_forgotten_is_counted() {
+    let of = "  type: event_count\n  rules: [a]\n  group-by: [process.pid]\n  timespan: 1h\n  condition: {gte: 10}\n";
+    let set = set(of).expect("it is valid");
+    let mut engine = Engine::new(set);
+    let mut sightings = Vec::new();
+    for pid in 0..50_000 {
+        let text = format!("{{process: {{pid: {pid}, comm: a}}, exec: {{}}}}");
+        engine.event(&event(&text, pid), &mut sightings);
+    }
+    assert!(engine.forgotten() > 40_000, "{}", engine.forgotten());
+    assert!(sightings.is_empty());
+}
