@@ -199,6 +199,7 @@ fn write_pretty(out: &mut String, status: &Status) -> std::fmt::Result {
 mod tests {
     use super::*;
     use crate::api::status::{AgentStatus, Counters, SinkStatus};
+    use crate::rules::reload::Loaded;
 
     #[test]
     fn everything_a_person_needs_is_shown_and_nothing_of_an_agent_is_obeyed() {
@@ -235,6 +236,12 @@ mod tests {
                 events: 12_346,
                 losses: [("quota".into(), 7), ("ring".into(), 0)].into(),
             },
+            rules: Loaded {
+                enabled: 11,
+                since: "2026-01-31T12:00:00Z".into(),
+                error: Some("x.yaml:1: a rule has no `id`\nx\x1b[2J.yaml:2: …".into()),
+                ..Loaded::default()
+            },
             sinks: vec![SinkStatus {
                 name: "siem".into(),
                 cursor: 120,
@@ -249,6 +256,10 @@ mod tests {
   seen      20,000 records, 12,346 events
   lost      7 records at quota
   attached  2 programs, 4 attachments
+  rules     11 rules since 2026-01-31T12:00:00Z
+  rules     could not be read again, the old ones stay:
+            x.yaml:1: a rule has no `id`
+            x\u{1b}[2J.yaml:2: …
 
 Agents: 2
   web\u{1b}[2J              watched, covered, 12,345 events  /agents/web
