@@ -14,7 +14,6 @@ use agent_monitor_common::policy::{AgentState, FlowControl, Nursery, Settings, T
 use anyhow::{Context as _, Result};
 use aya::Pod;
 use aya::maps::{HashMap as KernelMap, MapData, RingBuf};
-use aya_obj::generated::bpf_attach_type;
 
 use super::object::Object;
 use super::pins::Pins;
@@ -56,7 +55,7 @@ pub struct Kernel {
     /// Tracepoints' links: closed, they detach, unless they are pinned.
     node: Vec<OwnedFd>,
     /// Cgroup programs' links, by attach point, with the cgroup's id.
-    attached: HashMap<String, (u64, Vec<OwnedFd>)>,
+    attached: HashMap<String, (u64, Vec<(&'static Program, OwnedFd)>)>,
 }
 
 impl Kernel {
@@ -173,7 +172,7 @@ impl Kernel {
             match link_or_pin(self.pins.as_ref(), &pin, link) {
                 Ok((link, anew)) => {
                     done.anew |= anew;
-                    links.push(link);
+                    links.push((program, link));
                 }
                 Err(error) => {
                     let error = error.context(format!(
@@ -352,26 +351,27 @@ impl Kernel {
     /// Attach points where a network program of ours is no longer attached:
     /// whoever is privileged can detach it. A cgroup that is gone is none.
     pub fn tampered(&self, mount: &Path) -> Vec<String> {
-        let ids: Vec<(bpf_attach_type, u32)> = PROGRAMS
+        let ids: HashMap<&str, u32> = self
+            .object
+            .programs
             .iter()
-            .filter(|program| program.need == Need::Required && program.hook.is_on_cgroups())
-            .filter_map(|program| {
-                let fd = self.object.programs.get(program.name)?;
-                Some((program.hook.kind().1, sys::program_id(fd.as_fd()).ok()?))
-            })
+            .filter_map(|(name, fd)| Some((*name, sys::program_id(fd.as_fd()).ok()?)))
             .collect();
-        let is_tampered = |path: &str| {
+        let is_tampered = |path: &str, links: &[(&Program, OwnedFd)]| {
             let Ok(cgroup) = File::open(mount.join(path.trim_start_matches('/'))) else {
                 return false;
             };
-            let mut programs = ids.iter();
-            programs.any(|(place, id)| {
-                sys::attached(cgroup.as_fd(), *place).is_ok_and(|found| !found.contains(id))
+            links.iter().any(|(program, _)| {
+                let found = sys::attached(cgroup.as_fd(), program.hook.kind().1);
+                let id = ids.get(program.name);
+                found.is_ok_and(|found| id.is_some_and(|id| !found.contains(id)))
             })
         };
-        let mut found = self.attached.keys().cloned().collect::<Vec<_>>();
-        found.retain(|path| is_tampered(path));
-        found
+        let attached = self.attached.iter();
+        attached
+            .filter(|(path, (_, links))| is_tampered(path, links))
+            .map(|(path, _)| path.clone())
+            .collect()
     }
 
     /// What agents' processes can do unseen, now; nothing if the kernel has not
