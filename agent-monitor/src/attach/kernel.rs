@@ -39,6 +39,9 @@ unsafe impl Pod for Plain<Told> {}
 // SAFETY: as above.
 unsafe impl Pod for Plain<Task> {}
 
+/// A program and its link to a cgroup: closed, it detaches, unless it is pinned.
+type Link = (&'static Program, OwnedFd);
+
 /// The kernel side of a running monitor.
 pub struct Kernel {
     object: Object,
@@ -55,7 +58,7 @@ pub struct Kernel {
     /// Tracepoints' links: closed, they detach, unless they are pinned.
     node: Vec<OwnedFd>,
     /// Cgroup programs' links, by attach point, with the cgroup's id.
-    attached: HashMap<String, (u64, Vec<(&'static Program, OwnedFd)>)>,
+    attached: HashMap<String, (u64, Vec<Link>)>,
 }
 
 impl Kernel {
@@ -357,7 +360,7 @@ impl Kernel {
             .iter()
             .filter_map(|(name, fd)| Some((*name, sys::program_id(fd.as_fd()).ok()?)))
             .collect();
-        let is_tampered = |path: &str, links: &[(&Program, OwnedFd)]| {
+        let is_tampered = |path: &str, links: &[Link]| {
             let Ok(cgroup) = File::open(mount.join(path.trim_start_matches('/'))) else {
                 return false;
             };
