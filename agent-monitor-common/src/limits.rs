@@ -49,8 +49,8 @@ pub const UNCOVERED_PER_PROCESS: u32 = 16;
 /// Length of the window in which an agent's quotas are counted.
 pub const QUOTA_WINDOW_NS: u64 = 1_000_000_000;
 
-/// User space is woken at most this often.
-pub const WAKE_EVERY_NS: u64 = 1_000_000;
-/// For how long after taking a record user space looks for more by itself. It
-/// is more than [`WAKE_EVERY_NS`], so that no record waits for the next wake.
+/// How often the kernel side notes that it sends records.
+pub const NOTE_EVERY_NS: u64 = 1_000_000;
+/// For how long after taking a record user space looks for more by itself. It is
+/// not woken for records that come less than half of that after another.
 pub const LINGER_NS: u64 = 10_000_000;

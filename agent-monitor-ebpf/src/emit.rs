@@ -1,13 +1,13 @@
 //! The way up: quota, reservation, submission, and the count of what was lost.
 
 use agent_monitor_common::event::{Header, kind};
-use agent_monitor_common::limits::{QUOTA_WINDOW_NS, WAKE_EVERY_NS};
+use agent_monitor_common::limits::{LINGER_NS, NOTE_EVERY_NS, QUOTA_WINDOW_NS};
 use agent_monitor_common::policy::{AgentState, Class, LossReason};
 use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::maps::RingBuf;
 
 use crate::atomic;
-use crate::maps::{AGENTS, WOKEN, global};
+use crate::maps::{AGENTS, LAST_SENT, global};
 
 /// Adds one to a counter of a map value.
 #[inline(always)]
@@ -110,24 +110,33 @@ pub fn allowed(agent: u64, kind: u32, now: u64) -> Option<Allowed> {
     Some(Allowed { state, kind })
 }
 
-/// Whether to wake user space for a record: at most once in [`WAKE_EVERY_NS`].
-/// Waking interrupts this CPU and often lets the reader run at once, in the
-/// middle of the agent's system call; after being woken the reader looks again
-/// by itself for longer than the time in which nobody wakes it.
+/// Whether to wake user space for a record: only when it may be asleep.
+///
+/// Waking interrupts this CPU, which costs more than all else here, and often lets
+/// the reader run at once, in the middle of the agent's system call. After a
+/// record the reader looks for more by itself for [`LINGER_NS`]: while records come
+/// more often than that, nobody has to wake it. Half of it is left for a reader
+/// that gets no processor at once.
 #[inline(always)]
 pub fn wake(now: u64) -> u64 {
-    let Some(woken) = WOKEN.get_ptr_mut(0) else {
+    let Some(last) = LAST_SENT.get_ptr_mut(0) else {
         return u64::from(BPF_RB_FORCE_WAKEUP);
     };
     // SAFETY: a map value, valid while the program runs. Two CPUs that read the
     // same old time both wake, which is one time too many.
-    unsafe {
-        if now.saturating_sub(woken.read_volatile()) < WAKE_EVERY_NS {
+    let quiet = unsafe {
+        let quiet = now.saturating_sub(last.read_volatile());
+        if quiet < NOTE_EVERY_NS {
             return u64::from(BPF_RB_NO_WAKEUP);
         }
-        woken.write_volatile(now);
-    }
-    u64::from(BPF_RB_FORCE_WAKEUP)
+        last.write_volatile(now);
+        quiet
+    };
+    u64::from(if quiet < LINGER_NS / 2 {
+        BPF_RB_NO_WAKEUP
+    } else {
+        BPF_RB_FORCE_WAKEUP
+    })
 }
 
 /// Reserves a record of this [`kind`] in `ring`, lets `fill` write every byte of

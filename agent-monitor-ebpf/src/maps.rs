@@ -49,10 +49,10 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_RING_BYTES, 0);
 #[map]
 pub static PAYLOAD: RingBuf = RingBuf::with_byte_size(PAYLOAD_RING_BYTES, 0);
 
-/// When user space was last woken for a record in either ring, nanoseconds
+/// When a record was last sent in either ring, to a millisecond, nanoseconds
 /// since boot. Written here.
 #[map]
-pub static WOKEN: Array<u64> = Array::with_max_entries(1, 0);
+pub static LAST_SENT: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Cgroup id → agent. Written by user space for agents it chose, here for
 /// cgroups born inside them or looking like a container.
