@@ -25,7 +25,15 @@ impl Cgroup {
     /// # Errors
     /// When there is no cgroup2 mount or the directory cannot be made.
     pub fn create(name: &str) -> Result<Self> {
-        let path = format!("{PARENT}/{name}");
+        Self::create_at(&format!("{PARENT}/{name}"))
+    }
+
+    /// Makes the cgroup of this path below the mount.
+    ///
+    /// # Errors
+    /// As [`Cgroup::create`].
+    pub fn create_at(path: &str) -> Result<Self> {
+        let path = path.to_owned();
         let dir = mount_point()?.join(&path[1..]);
         // Another run may remove the empty parent between the two steps.
         wait::until(

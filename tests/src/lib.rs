@@ -14,6 +14,7 @@
 //! drop; what a killed run left behind is removed by the next one.
 
 pub mod agent;
+pub mod bench;
 pub mod cgroup;
 mod container;
 pub mod demo;

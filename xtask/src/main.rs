@@ -1,5 +1,6 @@
 //! agent-monitor's own tasks, run as `cargo xtask <task>`.
 
+mod bench;
 mod demo;
 mod setup;
 mod step;
@@ -15,6 +16,8 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Task {
+    /// Set up, build for release, and measure agent-monitor against its budgets; needs root.
+    Bench(bench::Options),
     /// Install what building and testing need and this machine lacks; the only task that uses the network.
     Setup,
     /// Set up, build, and show agent-monitor beside an agent that tunnels and mines; needs root.
@@ -27,6 +30,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Task::parse() {
+        Task::Bench(options) => bench::run(&options),
         Task::Setup => setup::run(),
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),

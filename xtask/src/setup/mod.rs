@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use requirements::{EBPF, Requirement, TOOLS, VM};
+use requirements::{BENCH, EBPF, Requirement, TOOLS, VM};
 
 pub use self::cargo::cargo;
 use crate::root;
@@ -51,6 +51,16 @@ pub fn run_for_demo() -> Result<()> {
         began.elapsed().as_secs_f64()
     );
     Ok(())
+}
+
+/// What the demo needs, and what the benchmark compares agent-monitor with.
+///
+/// # Errors
+/// When something is missing and cannot be installed.
+pub fn run_for_bench() -> Result<()> {
+    run_for_demo()?;
+    let _lock = lock()?;
+    bring(BENCH.iter())
 }
 
 /// Installs the packages of those that are not met.

@@ -169,6 +169,28 @@ pub const VM: &[Requirement] = &[
     },
 ];
 
+/// What agent-monitor is compared with; only the benchmark does.
+pub const BENCH: &[Requirement] = &[
+    Requirement {
+        name: "bpftrace",
+        why: "is asked for the same events",
+        shown_by: &["bpftrace"],
+        packages: &["bpftrace"],
+    },
+    Requirement {
+        name: "libbpf-tools",
+        why: "their execsnoop is compared with",
+        shown_by: &["/usr/sbin/execsnoop"],
+        packages: &["libbpf-tools"],
+    },
+    Requirement {
+        name: "strace",
+        why: "shows the scale",
+        shown_by: &["strace"],
+        packages: &["strace"],
+    },
+];
+
 impl Requirement {
     /// Whether everything that shows it exists. Looks at files only.
     pub fn is_met(&self) -> bool {
@@ -218,7 +240,7 @@ mod tests {
 
     #[test]
     fn every_requirement_says_how_it_is_shown_and_how_to_get_it() {
-        for requirement in EBPF.iter().chain(TOOLS).chain(VM) {
+        for requirement in EBPF.iter().chain(TOOLS).chain(VM).chain(BENCH) {
             assert!(!requirement.why.is_empty(), "{}", requirement.name);
             assert!(!requirement.shown_by.is_empty(), "{}", requirement.name);
             assert!(!requirement.packages.is_empty(), "{}", requirement.name);

@@ -7,9 +7,10 @@
 mod checks;
 mod console;
 mod image;
+mod instructions;
 mod machine;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -25,13 +26,17 @@ pub struct Options {
     /// Kernel series; all by default
     #[arg(value_name = "KERNEL", value_parser = PossibleValuesParser::new(SERIES))]
     kernels: Vec<String>,
+    /// Keep the verifier's instruction counts of this run as what the next is compared with
+    #[arg(long)]
+    update_instructions: bool,
 }
 
 /// Boots each kernel and prints a line for every check.
 ///
 /// # Errors
 /// When setup or the build fails, or when a check fails on any kernel; a machine
-/// that panics, stalls or takes too long fails every check.
+/// that panics, stalls or takes too long fails every check. When the verifier's
+/// work on a program differs much from what `xtask/verified-instructions.toml` has.
 pub fn run(options: &Options) -> Result<()> {
     setup::run()?;
     let initramfs = image::make()?;
@@ -40,14 +45,26 @@ pub fn run(options: &Options) -> Result<()> {
         kernels = SERIES.to_vec();
     }
     let (mut passed, mut failed) = (0, 0);
-    let mut instructions: BTreeMap<String, Vec<Option<u64>>> = BTreeMap::new();
-    for (number, series) in kernels.iter().enumerate() {
+    let kept = if options.update_instructions {
+        instructions::Table::new()
+    } else {
+        instructions::kept()?
+    };
+    let mut counted = instructions::Table::new();
+    for series in &kernels {
         let kernel = Kernel::of(series)?;
         let began = Instant::now();
         let (lines, log) = machine::boot(&kernel, &initramfs)?;
         let console = Console::read(&lines);
         let failed_before = failed;
-        for (name, outcome) in checks::all(&kernel.release, &console) {
+        let mut outcomes = checks::all(&kernel.release, &console);
+        if !options.update_instructions {
+            outcomes.push((
+                "the verifier's work is as before",
+                same_work(series, &kept, &console),
+            ));
+        }
+        for (name, outcome) in outcomes {
             match outcome {
                 Ok(()) => passed += 1,
                 Err(_) => failed += 1,
@@ -67,13 +84,12 @@ pub fn run(options: &Options) -> Result<()> {
                 log.display()
             );
         }
-        for (program, count) in console.instructions {
-            instructions
-                .entry(program)
-                .or_insert_with(|| vec![None; kernels.len()])[number] = Some(count);
-        }
+        counted.insert((*series).to_owned(), console.instructions);
     }
-    print_instructions(&kernels, &instructions);
+    print_instructions(&counted);
+    if options.update_instructions && failed == 0 {
+        instructions::update(&counted)?;
+    }
     let word = if failed == 0 { "ok" } else { "FAILED" };
     // In libtest's words: `cargo xtask test` adds them up.
     println!("test result: {word}. {passed} passed; {failed} failed; 0 ignored");
@@ -83,20 +99,32 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// Whether the verifier went through about as much as is kept.
+fn same_work(series: &str, kept: &instructions::Table, console: &Console) -> Result<(), String> {
+    let differences = instructions::differences(series, kept, &console.instructions);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "{}; {}",
+        differences.join("; "),
+        instructions::advice()
+    ))
+}
+
 /// A table of what each kernel's verifier went through to accept each program.
-fn print_instructions(kernels: &[&str], instructions: &BTreeMap<String, Vec<Option<u64>>>) {
+fn print_instructions(counted: &instructions::Table) {
     print!("\n{:<24}", "verified instructions");
-    for kernel in kernels {
-        print!("{kernel:>10}");
+    for series in counted.keys() {
+        print!("{series:>10}");
     }
     println!();
-    for (program, counts) in instructions {
+    let programs: BTreeSet<&String> = counted.values().flat_map(BTreeMap::keys).collect();
+    for program in programs {
         print!("{program:<24}");
-        for count in counts {
-            print!(
-                "{:>10}",
-                count.map_or_else(|| "-".to_owned(), |count| count.to_string())
-            );
+        for counts in counted.values() {
+            let count = counts.get(program).map_or("-".to_owned(), u64::to_string);
+            print!("{count:>10}");
         }
         println!();
     }

@@ -1,0 +1,259 @@
+//! What watching costs the work that is watched, subject by subject.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+
+use super::Extent;
+use super::judge::{Estimate, Row, Verdict};
+use super::subject::Subject;
+use super::work::{Kind, Server, Worker};
+use crate::cgroup::Cgroup;
+
+/// A work, and how often it is done in a round.
+const WORKS: [(Kind, u64); 5] = [
+    (Kind::TcpConnect, 2_000),
+    (Kind::UdpConnect, 20_000),
+    (Kind::Spawn, 400),
+    (Kind::Stream, 8_000),
+    (Kind::PingPong, 8_000),
+];
+/// strace stops each system call: it gets a part of the work.
+const STRACE_DIVISOR: u64 = 20;
+
+/// Of one subject at one work, a sample a round.
+#[derive(Clone, Debug, Default)]
+pub struct Samples {
+    /// Nanoseconds of wall time an operation.
+    pub wall: Vec<f64>,
+    /// Nanoseconds of the subject's programs an operation.
+    pub programs: Vec<f64>,
+    /// Their runs an operation.
+    pub runs: Vec<f64>,
+    /// Nanoseconds a run of those that are attached to cgroups.
+    pub a_run: Vec<f64>,
+    /// Runs of those that are attached to cgroups.
+    pub at_cgroups: u64,
+}
+
+/// Everything that was compared.
+#[derive(Debug, Default)]
+pub struct Costs {
+    /// By work and subject; in an agent.
+    pub inside: BTreeMap<(usize, Subject), Samples>,
+    /// By work: agent-monitor's, outside any agent.
+    pub outside: BTreeMap<usize, Samples>,
+    /// Who could not be run, and why.
+    pub absent: BTreeMap<Subject, String>,
+}
+
+/// Lets each subject watch each work once a round, in turn.
+///
+/// # Errors
+/// When the work cannot be done, or agent-monitor does not run.
+pub fn measure(extent: Extent) -> Result<Costs> {
+    let agent = Own(Cgroup::create("bench")?);
+    // Not below the rig's parent, where every cgroup is an agent.
+    let outside = Own(Cgroup::create_at("/agent-monitor-bench-outside")?);
+    let (close, serve) = (Server::Close.start()?, Server::Serve.start()?);
+    let port = |kind| match kind {
+        Kind::Stream | Kind::PingPong => serve,
+        _ => close,
+    };
+    let mut costs = Costs::default();
+    for round in 1..=extent.rounds {
+        for subject in Subject::ALL {
+            if costs.absent.contains_key(&subject) {
+                continue;
+            }
+            eprintln!("round {round} of {}: {}", extent.rounds, subject.name());
+            let running = match subject.start(&agent.0) {
+                Ok(running) => running,
+                Err(error) if subject > Subject::AgentMonitor => {
+                    costs.absent.insert(subject, format!("{error:#}"));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            for (index, (kind, count)) in WORKS.into_iter().enumerate() {
+                let mut count = count / extent.divisor;
+                if subject == Subject::Strace {
+                    count /= STRACE_DIVISOR;
+                }
+                let measure = |cgroup: &Cgroup, samples: &mut Samples| -> Result<()> {
+                    let mut worker = Worker::start(kind, cgroup, port(kind), subject.wrapper())?;
+                    let before = running.programs()?;
+                    let wall = worker.run(count)?;
+                    let (all, at_cgroups) = running.programs()?.since(&before);
+                    samples.add(count, wall, all, at_cgroups);
+                    Ok(())
+                };
+                measure(&agent.0, costs.inside.entry((index, subject)).or_default())
+                    .with_context(|| format!("{kind:?} under {}", subject.name()))?;
+                if subject == Subject::AgentMonitor {
+                    measure(&outside.0, costs.outside.entry(index).or_default())?;
+                }
+            }
+        }
+    }
+    Ok(costs)
+}
+
+impl Samples {
+    fn add(
+        &mut self,
+        count: u64,
+        wall: u64,
+        all: super::kernel::Spent,
+        at_cgroups: super::kernel::Spent,
+    ) {
+        let count = count as f64;
+        self.wall.push(wall as f64 / count);
+        self.programs.push(all.ns as f64 / count);
+        self.runs.push(all.runs as f64 / count);
+        if at_cgroups.runs > 0 {
+            self.a_run
+                .push(at_cgroups.ns as f64 / at_cgroups.runs as f64);
+        }
+        self.at_cgroups += at_cgroups.runs;
+    }
+}
+
+impl Costs {
+    /// Names of the works, by their index.
+    pub fn works() -> impl Iterator<Item = (usize, Kind)> {
+        WORKS.into_iter().map(|(kind, _)| kind).enumerate()
+    }
+
+    /// What was sampled of agent-monitor at a work.
+    fn own(&self, kind: Kind) -> Option<&Samples> {
+        self.of(kind, Subject::AgentMonitor)
+    }
+
+    fn of(&self, kind: Kind, subject: Subject) -> Option<&Samples> {
+        let (index, _) = Self::works().find(|(_, it)| *it == kind)?;
+        self.inside.get(&(index, subject))
+    }
+
+    /// Wall time with a subject over without, pair by pair of one round.
+    pub fn ratio(&self, kind: Kind, subject: Subject) -> Option<Estimate> {
+        let (with, without) = (
+            self.of(kind, subject)?,
+            self.of(kind, Subject::Unmonitored)?,
+        );
+        let ratios: Vec<f64> = with
+            .wall
+            .iter()
+            .zip(&without.wall)
+            .map(|(with, without)| with / without)
+            .collect();
+        Estimate::of(&ratios)
+    }
+
+    /// The rows of the table of budgets that are about the cost of being watched.
+    pub fn rows(&self) -> Vec<Row> {
+        let per = |kind| self.own(kind).and_then(|own| Estimate::of(&own.programs));
+        let a_run = |kind| self.own(kind).and_then(|own| Estimate::of(&own.a_run));
+        vec![
+            Row::at_most(
+                "TCP connect() to close, in an agent",
+                "≤ 1,500 ns of our programs",
+                1_500.0,
+                "ns",
+                per(Kind::TcpConnect),
+            ),
+            Row::at_most(
+                "UDP connect(), in an agent",
+                "≤ 500 ns",
+                500.0,
+                "ns",
+                per(Kind::UdpConnect),
+            ),
+            Row::at_most(
+                "spawn (fork, exec, exit), in an agent",
+                "≤ 6,000 ns",
+                6_000.0,
+                "ns",
+                per(Kind::Spawn),
+            ),
+            Row::at_most(
+                "TCP segment after the head, stream",
+                "≤ 150 ns",
+                150.0,
+                "ns",
+                a_run(Kind::Stream),
+            ),
+            Row::at_most(
+                "TCP segment after the head, 64-byte ping-pong",
+                "≤ 150 ns",
+                150.0,
+                "ns",
+                a_run(Kind::PingPong),
+            ),
+            self.throughput(),
+            self.runs_outside(),
+            Row::at_most(
+                "spawn outside agents",
+                "≤ 300 ns",
+                300.0,
+                "ns",
+                self.outside(Kind::Spawn)
+                    .and_then(|samples| Estimate::of(&samples.programs)),
+            ),
+        ]
+    }
+
+    fn outside(&self, kind: Kind) -> Option<&Samples> {
+        let (index, _) = Self::works().find(|(_, it)| *it == kind)?;
+        self.outside.get(&index)
+    }
+
+    /// What is lost of the throughput, pair by pair of one round.
+    fn throughput(&self) -> Row {
+        let (what, budget) = ("bulk TCP throughput", "− ≤ 3 %");
+        let pairs = self
+            .own(Kind::Stream)
+            .zip(self.of(Kind::Stream, Subject::Unmonitored));
+        let lost: Vec<f64> = pairs.map_or_else(Vec::new, |(with, without)| {
+            let pairs = with.wall.iter().zip(&without.wall);
+            pairs
+                .map(|(with, without)| (1.0 - without / with) * 100.0)
+                .collect()
+        });
+        let Some(lost) = Estimate::of(&lost) else {
+            return Row::at_most(what, budget, 0.0, "", None);
+        };
+        let figure = format!("− {:.1} ± {:.1} %", lost.mean, lost.half);
+        Row::new(what, budget, figure, lost.at_most(3.0))
+    }
+
+    fn runs_outside(&self) -> Row {
+        let runs: u64 = self
+            .outside
+            .values()
+            .map(|samples| samples.at_cgroups)
+            .sum();
+        let measured = !self.outside.is_empty();
+        Row::new(
+            "network and device programs outside agents",
+            "0 runs",
+            format!("{runs} runs"),
+            match runs {
+                0 if measured => Verdict::Met,
+                0 => Verdict::Inconclusive,
+                _ => Verdict::Missed,
+            },
+        )
+    }
+}
+
+/// A cgroup that is removed on drop, with what is in it.
+struct Own(Cgroup);
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.remove() {
+            eprintln!("{error:#}");
+        }
+    }
+}
