@@ -10,6 +10,7 @@
 mod address;
 mod atomic;
 mod emit;
+mod layout;
 mod maps;
 mod probes;
 mod sock;

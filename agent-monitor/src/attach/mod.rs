@@ -2,6 +2,8 @@
 //! through which it is told what to watch.
 
 pub mod kernel;
+#[cfg(test)]
+mod layout;
 mod object;
 pub mod offsets;
 pub mod pins;

@@ -89,7 +89,7 @@ const MEMBERS: &[Member] = members! {
 };
 
 /// What btfparse reads from.
-struct InMemory<'a>(&'a [u8]);
+pub(super) struct InMemory<'a>(pub(super) &'a [u8]);
 
 impl Readable for InMemory<'_> {
     fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
