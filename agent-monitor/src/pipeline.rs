@@ -13,7 +13,7 @@ use crate::decode::{self, Body, CgroupAction, DeviceClass, ProcessKey, Record};
 use crate::detect::blind::Hole;
 use crate::detect::mining::Mining;
 use crate::detect::relay::{Relays, Risen};
-use crate::detect::{Finding, blind, ssh_command, tunnel};
+use crate::detect::{Finding, blind, ssh_command, tool, tunnel};
 use crate::enrich::devices::Devices;
 use crate::enrich::process::{Exec, Fork, Processes};
 use crate::event::{
@@ -530,8 +530,10 @@ fn consequence(
                 Fact::Dns(_) => None,
                 Fact::Mining(fact) => mining.message(flow, fact, process.clone(), record.time),
                 Fact::Ssh(fact) => tunnel::wire_sizes(flow, fact, process.as_ref(), record.time),
-                Fact::Http(_) | Fact::Socks(_) => None,
+                Fact::Http(_) | Fact::Socks(_) | Fact::Tls(_) | Fact::Tool(_) => None,
             });
+            let tool = tool::recognised(flow, fact, process.as_ref(), record.time);
+            result.findings.extend(tool);
             // What a flow of another protocol merely contains is no news of it.
             let news = flow.protocol.and_then(|_| fact.in_words());
             news.and_then(|words| flow_body(flow, FlowState::Update, vec![words], record.time))

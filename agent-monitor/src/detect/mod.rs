@@ -7,6 +7,7 @@ pub mod blind;
 pub mod mining;
 pub mod relay;
 pub mod ssh_command;
+pub mod tool;
 pub mod tunnel;
 
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub struct Detector {
 pub static DETECTORS: &[&Detector] = &[
     &blind::DETECTOR,
     &mining::DETECTOR,
+    &tool::DETECTOR,
     &tunnel::SSH_DETECTOR,
     &tunnel::RELAY_DETECTOR,
 ];

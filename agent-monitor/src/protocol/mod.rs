@@ -15,6 +15,8 @@ pub mod layers;
 pub mod socks;
 pub mod ssh;
 pub mod stratum;
+pub mod tls;
+pub mod tool;
 
 /// An end of a flow, by who began it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -141,6 +143,12 @@ pub static PROTOCOLS: &[Protocol] = &[
         exclusive: true,
     },
     Protocol {
+        name: "tls",
+        parser: || Box::new(tls::Tls::default()),
+        begins: tls::begins,
+        exclusive: true,
+    },
+    Protocol {
         name: "ssh",
         parser: || Box::new(ssh::Ssh::default()),
         begins: |bytes| bytes.starts_with(b"SSH-"),
@@ -155,6 +163,12 @@ pub static PROTOCOLS: &[Protocol] = &[
     Protocol {
         name: "stratum-v2",
         parser: || Box::new(stratum::v2::StratumV2::default()),
+        begins: |_| false,
+        exclusive: true,
+    },
+    Protocol {
+        name: "tunnel-tool",
+        parser: || Box::new(tool::Tools::default()),
         begins: |_| false,
         exclusive: true,
     },
@@ -173,6 +187,10 @@ pub enum Fact {
     Http(http::Fact),
     /// See [`socks::Fact`].
     Socks(socks::Fact),
+    /// See [`tls::Fact`].
+    Tls(tls::Fact),
+    /// See [`tool::Fact`].
+    Tool(tool::Fact),
 }
 
 impl Fact {
@@ -185,6 +203,8 @@ impl Fact {
             Self::Mining(fact) => Some(fact.in_words()),
             Self::Http(fact) => Some(fact.in_words()),
             Self::Socks(fact) => Some(fact.in_words()),
+            Self::Tls(fact) => Some(fact.in_words()),
+            Self::Tool(fact) => Some(fact.in_words()),
         }
     }
 
@@ -193,7 +213,8 @@ impl Fact {
         match self {
             Self::Http(fact) => fact.server_name(),
             Self::Socks(fact) => Some(&fact.host),
-            Self::Dns(_) | Self::Ssh(_) | Self::Mining(_) => None,
+            Self::Tls(fact) => fact.sni.as_deref(),
+            Self::Dns(_) | Self::Ssh(_) | Self::Mining(_) | Self::Tool(_) => None,
         }
     }
 }

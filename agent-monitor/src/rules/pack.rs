@@ -26,6 +26,7 @@ files! {
     "reverse-ssh-tunnel.yaml"
     "reverse-tunnel-relay.yaml"
     "ssh-outbound.yaml"
+    "tunnel-tool.yaml"
     "vars.yaml"
 }
 

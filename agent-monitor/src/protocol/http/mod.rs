@@ -15,7 +15,7 @@ mod tests;
 
 use std::collections::VecDeque;
 
-use super::{Answer, Carried, Input, NAME_MAX, Parser, Side, Wants, stratum, text};
+use super::{Answer, Carried, Input, NAME_MAX, Parser, Side, Wants, stratum, text, tool};
 use body::Body;
 pub(super) use head::Request;
 use head::{Begin, HEAD_MAX, Response};
@@ -296,6 +296,7 @@ impl Http {
             }));
         }
         facts.extend(self.mining.request(side, request, head));
+        facts.extend(tool::by_upgrade(request).map(super::Fact::Tool));
         if self.asked.len() == ASKED_MAX {
             self.halves[side as usize].state = State::Lost;
             return;

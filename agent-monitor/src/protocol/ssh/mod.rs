@@ -119,6 +119,7 @@ impl Ssh {
         match piece {
             Piece::Banner(text) => {
                 self.found = true;
+                facts.extend(super::tool::by_banner(&text).map(super::Fact::Tool));
                 facts.push(super::Fact::Ssh(Fact::Banner { side, text }));
             }
             Piece::KexInit(kexinit) => match side {

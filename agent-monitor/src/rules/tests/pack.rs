@@ -60,6 +60,7 @@ fn ids_and_grades_are_those_of_the_contract() {
         ("reverse-ssh-tunnel", "medium/low high/medium critical/high"),
         ("reverse-tunnel-relay", "high/medium critical/high"),
         ("ssh-outbound", "info/high"),
+        ("tunnel-tool", "medium/high"),
         ("reverse-shell", "critical/high"),
         ("metadata-service-access", "high/high"),
         ("gpu-device-open", "info/high high/high"),

@@ -1,0 +1,180 @@
+use proptest::prelude::*;
+
+use super::super::Fact as AnyFact;
+use super::*;
+use Side::{Initiator, Responder};
+
+type Said<'a> = (Side, &'a [u8]);
+type Session = Vec<(Side, Vec<u8>)>;
+
+fn run(said: &[Said<'_>]) -> (Option<&'static str>, Answer) {
+    let mut tools = Tools::default();
+    let mut facts = Vec::new();
+    let mut answer = Answer::NeedMore;
+    for (side, bytes) in said {
+        answer = tools.feed(*side, Input::Bytes(bytes), &mut facts);
+        if answer == Answer::NotThis {
+            break;
+        }
+    }
+    let tool = facts.first().map(|fact| match fact {
+        AnyFact::Tool(fact) => fact.tool,
+        other => panic!("{other:?}"),
+    });
+    (tool, answer)
+}
+
+/// Thirty-two bytes as good as random.
+fn digest() -> Vec<u8> {
+    (0..32u8).map(|n| n.wrapping_mul(151) ^ 0x5a).collect()
+}
+
+fn frp_login() -> Vec<u8> {
+    let json = br#"{"version":"0.51.3","os":"linux","arch":"amd64","privilege_key":"00","timestamp":1700000000}"#;
+    [b"o", &(json.len() as u64).to_be_bytes()[..], json].concat()
+}
+
+/// By hand, after the programs' sources; what is said, by whom.
+fn sessions() -> Vec<(&'static str, Session)> {
+    let login = frp_login();
+    let mut yamux = vec![0, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0];
+    yamux.extend([0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, login.len() as u8]);
+    yamux.extend(&login);
+    let control = [&[0, 0, 0, 0, 1][..], &digest()].concat();
+    let data = [&[1, 0, 0, 0, 1][..], &digest()].concat();
+    let uuid = "0a1b2c3d-0000-4000-8000-00112233aabb";
+    vec![
+        ("frp", vec![(Initiator, login)]),
+        ("frp", vec![(Initiator, yamux)]),
+        (
+            "frp",
+            vec![(Initiator, b"\x17\x16\x03\x01\x02\x00".to_vec())],
+        ),
+        (
+            "frp",
+            vec![(Initiator, b"FRP\x00\x02\x0d\x0a\x00".to_vec())],
+        ),
+        ("bore", vec![(Initiator, b"{\"Hello\":0}\0".to_vec())]),
+        (
+            "bore",
+            vec![(
+                Initiator,
+                format!("{{\"Accept\":\"{uuid}\"}}\0").into_bytes(),
+            )],
+        ),
+        (
+            "bore",
+            vec![(
+                Responder,
+                format!("{{\"Challenge\":\"{uuid}\"}}\0").into_bytes(),
+            )],
+        ),
+        (
+            "rathole",
+            vec![(Initiator, control.clone()), (Responder, control)],
+        ),
+        (
+            "rathole",
+            vec![(Initiator, data), (Responder, vec![0, 0, 0, 0])],
+        ),
+    ]
+}
+
+fn borrowed(said: &[(Side, Vec<u8>)]) -> Vec<Said<'_>> {
+    said.iter()
+        .map(|(side, bytes)| (*side, bytes.as_slice()))
+        .collect()
+}
+
+#[test]
+fn each_tool_is_told_by_its_first_bytes_at_any_cut() {
+    for (tool, said) in sessions() {
+        assert_eq!(
+            run(&borrowed(&said)),
+            (Some(tool), Answer::Found),
+            "{said:?}"
+        );
+        for at in 0..said.len() {
+            for cut in 0..said[at].1.len() {
+                let (a, b) = said[at].1.split_at(cut);
+                let mut cut_said = borrowed(&said[..at]);
+                cut_said.push((said[at].0, a));
+                let (before, answer) = run(&cut_said);
+                assert!(
+                    before.is_some() || answer == Answer::NeedMore,
+                    "{tool} {cut} {said:?}"
+                );
+                cut_said.push((said[at].0, b));
+                cut_said.extend(borrowed(&said[at + 1..]));
+                assert_eq!(run(&cut_said).0, Some(tool), "{cut} {said:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_only_looks_alike_is_not_it() {
+    let zeroes = [&[0, 0, 0, 0, 1][..], &[0; 32]].concat();
+    let control = [&[0, 0, 0, 0, 1][..], &digest()].concat();
+    let longer = [&control[..], b"x"].concat();
+    let hello = format!("{{\"Hello\":\"{}\"}}\0", "x".repeat(20));
+    for said in [
+        &[(Initiator, &b"\x16\x03\x01\x02\x00"[..])][..],
+        &[(Initiator, b"ok\r\n")],
+        &[(
+            Initiator,
+            b"o\x00\x00\x00\x00\x00\x00\x00\x10{\"name\":\"x\"}",
+        )],
+        &[(
+            Initiator,
+            b"o\xff\x00\x00\x00\x00\x00\x00\x10{\"version\":\"x\"}",
+        )],
+        &[
+            (Initiator, b"{\"Hello\":\"world\"}\n"),
+            (Initiator, &[b'x'; 64]),
+        ],
+        &[(Initiator, hello.as_bytes())],
+        &[(Initiator, &zeroes)],
+        &[(Initiator, &longer)],
+        &[(Initiator, &control), (Responder, &longer)],
+        &[(Initiator, b"GET / HTTP/1.1\r\n")],
+        &[(Initiator, b"{\"method\":\"x\"}\n")],
+    ] {
+        assert_eq!(run(said), (None, Answer::NotThis), "{said:?}");
+    }
+}
+
+#[test]
+fn evidence_is_bounded() {
+    let fact = Fact::new("frp", "x", &[b'x'; 500]);
+    assert_eq!(fact.bytes.len(), BYTES_MAX);
+}
+
+#[test]
+fn ssh_identifications_tell_chisel() {
+    let tool = |banner| by_banner(banner).map(|fact| fact.tool);
+    assert_eq!(tool("SSH-chisel-v3-client"), Some("chisel"));
+    assert_eq!(tool("SSH-2.0-OpenSSH_9.2p1"), None);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn no_input_panics(
+        session in 0..9usize,
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..5),
+        noise in proptest::collection::vec(any::<u8>(), 0..700),
+    ) {
+        let mut said = sessions().swap_remove(session).1;
+        for (at, byte) in changes {
+            *at.get_mut(&mut said[0].1) = byte;
+        }
+        said.push((Responder, noise.clone()));
+        said.push((Initiator, noise));
+        let mut tools = Tools::default();
+        for (side, bytes) in &said {
+            tools.feed(*side, Input::Bytes(bytes), &mut Vec::new());
+        }
+    }
+}
