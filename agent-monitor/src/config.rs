@@ -27,10 +27,17 @@
 
 #![forbid(unsafe_code)]
 
+mod sink;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+
+pub use sink::{
+    BatchConfig, ElasticsearchConfig, FileConfig, FilterConfig, Format, Location, OtlpConfig,
+    Secret, SinkConfig, Span, SplunkConfig, SyslogConfig, TlsConfig, WebhookConfig,
+};
 
 /// Default of `[store] path`: where systemd's `StateDirectory=agent-monitor` is.
 pub const STORE_PATH: &str = "/var/lib/agent-monitor/store.db";
@@ -91,59 +98,6 @@ pub struct RulesConfig {
     /// Directories of rules, which add to the default pack and replace rules of
     /// it by their id; a later one counts before an earlier one.
     pub dirs: Vec<PathBuf>,
-}
-
-/// A `[[sink]]`. Its `name` is what its cursor is kept under: a renamed sink is
-/// a new one and gets every alert that is still stored.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
-pub enum SinkConfig {
-    /// NDJSON appended to a file.
-    File {
-        /// Unique among the sinks.
-        name: String,
-        /// The file.
-        path: PathBuf,
-        /// The shape of a line.
-        #[serde(default)]
-        format: Format,
-    },
-    /// RFC 5424 over TCP, octet-counted.
-    Syslog {
-        /// Unique among the sinks.
-        name: String,
-        /// `host:port`; an IPv6 address in brackets.
-        address: String,
-        /// The shape of a message's body.
-        #[serde(default)]
-        format: Format,
-    },
-}
-
-/// The shape in which a sink writes events.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// agent-monitor's own JSON, one object a line.
-    #[default]
-    Json,
-    /// OCSF 1.8.0, one JSON object a line.
-    Ocsf,
-    /// Elastic Common Schema 9, one JSON object a line.
-    Ecs,
-    /// ArcSight's Common Event Format, one line.
-    Cef,
-    /// A line for people.
-    Plain,
-}
-
-impl SinkConfig {
-    /// Its name.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::File { name, .. } | Self::Syslog { name, .. } => name,
-        }
-    }
 }
 
 /// Why a configuration file is refused. The message is whole: there is no
@@ -235,25 +189,6 @@ impl Config {
     }
 }
 
-impl SinkConfig {
-    fn problem(&self) -> Option<&'static str> {
-        match self {
-            Self::File { path, .. } if !path.is_absolute() => Some("path must begin with \"/\""),
-            Self::Syslog { address, .. } if !has_port(address) => Some(
-                "address must be host:port, such as \"siem.example.net:514\" or \"[2001:db8::1]:514\"",
-            ),
-            _ => None,
-        }
-    }
-}
-
-fn has_port(address: &str) -> bool {
-    address.rsplit_once(':').is_some_and(|(host, port)| {
-        let whole = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
-        !host.is_empty() && whole && port.parse::<u16>().is_ok_and(|port| port > 0)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,11 +219,13 @@ mod tests {
         assert_eq!(config.sinks.len(), 2);
         assert_eq!(
             config.sinks[1],
-            SinkConfig::Syslog {
+            SinkConfig::Syslog(SyslogConfig {
                 name: "siem".into(),
                 address: "siem.example.net:6514".into(),
                 format: Format::Cef,
-            }
+                filter: FilterConfig::default(),
+                batch: BatchConfig::default(),
+            })
         );
     }
 

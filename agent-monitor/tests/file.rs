@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use agent_monitor::config::SinkConfig;
+use agent_monitor::config::{BatchConfig, FileConfig, FilterConfig, Format, SinkConfig};
 use agent_monitor::sinks::{SinkStatus, Sinks};
 use agent_monitor::store::Store;
 use common::{SmallDisk, alert, alert_saying, id, id_of, wait_for};
@@ -29,11 +29,13 @@ impl Monitor {
         let runtime = Runtime::new().unwrap();
         let store = Store::open(&folder.join("store.db")).unwrap();
         let (stop, stopped) = watch::channel(false);
-        let config = SinkConfig::File {
+        let config = SinkConfig::File(FileConfig {
             name: "archive".into(),
             path: output.to_owned(),
-            format: agent_monitor::config::Format::Json,
-        };
+            format: Format::Json,
+            filter: FilterConfig::default(),
+            batch: BatchConfig::default(),
+        });
         let sinks = {
             let _entered = runtime.enter();
             Sinks::start(&[config], &store, &stopped)

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use agent_monitor::config::SinkConfig;
+use agent_monitor::config::{BatchConfig, FilterConfig, Format, SinkConfig, SyslogConfig};
 use agent_monitor::event::Event;
 use agent_monitor::sinks::Sinks;
 use agent_monitor::store::Store;
@@ -147,11 +147,13 @@ impl Monitor {
         let runtime = Runtime::new().unwrap();
         let store = Store::open(&path).unwrap();
         let (stop, stopped) = watch::channel(false);
-        let config = SinkConfig::Syslog {
+        let config = SinkConfig::Syslog(SyslogConfig {
             name: "siem".into(),
             address,
-            format: agent_monitor::config::Format::Json,
-        };
+            format: Format::Json,
+            filter: FilterConfig::default(),
+            batch: BatchConfig::default(),
+        });
         let sinks = {
             let _entered = runtime.enter();
             Sinks::start(&[config], &store, &stopped)

@@ -6,11 +6,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::filter::Filter;
 use super::{Sink, SinkError, SinkStatus};
-use crate::store::{Record, Seq, Store, StoreError};
+use crate::config::BatchConfig;
+use crate::event::Timestamp;
+use crate::store::{DeadLetter, Record, Seq, Store, StoreError};
 
-/// Most alerts in one delivery.
-const BATCH: u32 = 256;
 /// Wait after the first failure; doubled with each that follows.
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 /// Longest wait, so that a receiver that is back is found within it.
@@ -19,12 +20,18 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// connection before they count as delivered. A receiver that closes after each
 /// message, or that crashes on one, would otherwise get it for ever.
 const MAX_UNSETTLED: u32 = 10;
+/// How often a receiver may refuse an alert, alone in its batch, before that goes to
+/// the dead letters: a receiver may refuse for a while what it takes once it is mended.
+const MAX_REFUSALS: u32 = 5;
+/// Longest wait that a receiver can ask for.
+const BUSY_MAX: Duration = Duration::from_secs(300);
 /// How long a sink may go on after the stop to deliver what is already stored.
 const DRAIN: Duration = Duration::from_secs(3);
 
 /// Runs until `stop`, then at most [`DRAIN`] longer.
 pub(super) async fn run<S: Sink>(
     sink: S,
+    options: Options,
     store: Store,
     status: watch::Sender<SinkStatus>,
     stop: watch::Receiver<bool>,
@@ -33,6 +40,11 @@ pub(super) async fn run<S: Sink>(
     let name = status.borrow().name.clone();
     let driver = Driver {
         newest: store.watch(),
+        limit: options.batch.records.get(),
+        options,
+        refusals: 0,
+        held_since: None,
+        not_before: Instant::now(),
         sink,
         store,
         status,
@@ -51,6 +63,13 @@ pub(super) async fn run<S: Sink>(
             sleep(DRAIN).await;
         } => {}
     }
+}
+
+/// What is delivered, and in what portions.
+#[derive(Default)]
+pub(super) struct Options {
+    pub filter: Filter,
+    pub batch: BatchConfig,
 }
 
 /// What went wrong in a step.
@@ -75,6 +94,15 @@ struct Delivery {
 
 struct Driver<S> {
     sink: S,
+    options: Options,
+    /// Most alerts in the next delivery: fewer while a refused one is looked for.
+    limit: u32,
+    /// How often the alert after the cursor was refused alone.
+    refusals: u32,
+    /// Since when there are alerts that wait for more to come.
+    held_since: Option<Instant>,
+    /// When the rate allows the next delivery.
+    not_before: Instant,
     store: Store,
     newest: watch::Receiver<Seq>,
     status: watch::Sender<SinkStatus>,
@@ -112,10 +140,15 @@ impl<S: Sink> Driver<S> {
 
     async fn load_cursor(&mut self) -> Result<(), Failure> {
         let name = self.name.clone();
-        self.cursor = self.in_store(move |store| store.cursor(&name)).await?;
-        self.position = self.cursor;
-        self.status
-            .send_modify(|status| status.cursor = self.cursor);
+        let (cursor, letters) = self
+            .in_store(move |store| Ok((store.cursor(&name)?, store.count_dead_letters(&name)?)))
+            .await?;
+        self.cursor = cursor;
+        self.position = cursor;
+        self.status.send_modify(|status| {
+            status.cursor = cursor;
+            status.dead_letters = letters;
+        });
         Ok(())
     }
 
@@ -124,30 +157,119 @@ impl<S: Sink> Driver<S> {
         self.settle().await?;
         // Seen as read before the read: an alert that comes after it wakes us.
         self.newest.borrow_and_update();
-        let position = self.position;
+        let (position, limit) = (self.position, self.limit);
         let batch = self
-            .in_store(move |store| store.read_after(position, BATCH))
+            .in_store(move |store| store.read_after(position, limit))
             .await?;
         if batch.is_empty() {
             if self.unsettled.is_empty() {
                 self.clear_error();
             }
-            return Ok(self.wait().await);
+            return Ok(self.wait(None).await);
         }
-        self.deliver(&batch).await?;
+        if let Some(until) = self.hold(batch.len()) {
+            // Once the stop is given, nothing is held back.
+            self.wait(Some(until)).await;
+            return Ok(false);
+        }
+        self.deliver(batch).await?;
         Ok(false)
     }
 
-    async fn deliver(&mut self, batch: &[Record]) -> Result<(), Failure> {
-        self.sink.deliver(batch).await?;
-        if let Some(last) = batch.last() {
-            self.position = last.seq;
-            let settles = Instant::now() + S::SETTLE;
-            self.unsettled.push_back(Delivery {
-                last: last.seq,
-                settles,
-            });
+    /// Until when `alerts` that are there wait: for more to fill a batch, or for the rate.
+    fn hold(&mut self, alerts: usize) -> Option<Instant> {
+        if *self.stop.borrow() {
+            return None;
         }
+        let now = Instant::now();
+        let full = u32::try_from(alerts).is_ok_and(|alerts| alerts >= self.limit);
+        let mut until = self.not_before;
+        if !full {
+            let since = *self.held_since.get_or_insert(now);
+            until = until.max(since + self.options.batch.age.0);
+        }
+        (until > now).then_some(until)
+    }
+
+    async fn deliver(&mut self, batch: Vec<Record>) -> Result<(), Failure> {
+        let read = batch.len();
+        let Some(last) = batch.last().map(|record| record.seq) else {
+            return Ok(());
+        };
+        self.held_since = None;
+        let wanted: Vec<Record> = batch
+            .into_iter()
+            .filter(|record| self.options.filter.wants(&record.json))
+            .collect();
+        let mut settles = Instant::now();
+        if !wanted.is_empty() {
+            match self.sink.deliver(&wanted).await {
+                Err(SinkError::Refused(error)) => {
+                    return self.refused(wanted, read, error).await;
+                }
+                delivered => delivered?,
+            }
+            if let Some(rate) = self.options.batch.rate {
+                let alerts = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
+                self.not_before = Instant::now() + Duration::from_secs(1) * alerts / rate.get();
+            }
+            settles = Instant::now() + S::SETTLE;
+        }
+        self.refusals = 0;
+        self.limit = self.options.batch.records.get().min(self.limit * 2);
+        self.position = last;
+        self.unsettled.push_back(Delivery { last, settles });
+        Ok(())
+    }
+
+    /// Looks for the refused alert among fewer; one that is alone is tried again, and
+    /// in the end put aside.
+    async fn refused(
+        &mut self,
+        mut wanted: Vec<Record>,
+        read: usize,
+        error: String,
+    ) -> Result<(), Failure> {
+        if wanted.len() > 1 {
+            self.limit = u32::try_from(read / 2).unwrap_or(u32::MAX).max(1);
+            return Ok(());
+        }
+        let Some(record) = wanted.pop() else {
+            return Ok(());
+        };
+        self.refusals += 1;
+        if self.refusals < MAX_REFUSALS {
+            return Err(Failure::Sink(SinkError::Refused(error)));
+        }
+        let seq = record.seq;
+        tracing::error!(
+            sink = %self.name, alert = seq, %error,
+            "the receiver refused an alert time and again: it is a dead letter now, and the others go on"
+        );
+        let letter = DeadLetter {
+            record,
+            time: Timestamp::now(),
+            error,
+        };
+        let name = self.name.clone();
+        let (dropped, letters) = self
+            .in_store(move |store| {
+                let dropped = store.bury(&name, &letter)?;
+                Ok((dropped, store.count_dead_letters(&name)?))
+            })
+            .await?;
+        if dropped > 0 {
+            tracing::error!(sink = %self.name, dropped, "too many dead letters: the oldest were deleted");
+        }
+        // What was read before it and not wanted is behind the cursor with it.
+        self.unsettled.clear();
+        self.refusals = 0;
+        self.failures = 0;
+        (self.cursor, self.position) = (seq, seq);
+        self.status.send_modify(|status| {
+            status.cursor = seq;
+            status.dead_letters = letters;
+        });
         Ok(())
     }
 
@@ -186,16 +308,17 @@ impl<S: Sink> Driver<S> {
         Ok(())
     }
 
-    /// Until there is an alert or something settles; true on stop. What has not
+    /// Until there is an alert, something settles or `held` has come; true on stop. What has not
     /// settled by the stop is delivered again at the next start.
-    async fn wait(&mut self) -> bool {
+    async fn wait(&mut self, held: Option<Instant>) -> bool {
         let settles = self.unsettled.front().map(|delivery| delivery.settles);
+        let until = held.into_iter().chain(settles).min();
         tokio::select! {
             biased;
             _ = self.newest.changed() => false,
             () = stopped(&mut self.stop) => true,
             () = async {
-                match settles {
+                match until {
                     Some(time) => sleep_until(time).await,
                     None => std::future::pending().await,
                 }
@@ -206,12 +329,16 @@ impl<S: Sink> Driver<S> {
     /// Waits, and after a failure of the sink goes back to the cursor; true when
     /// it is time to stop.
     async fn fail(&mut self, failure: Failure) -> bool {
+        let mut wait = backoff(self.failures);
         let error = match failure {
-            Failure::Sink(SinkError(error)) => {
+            Failure::Sink(error) => {
                 self.give_up_on_unsettled().await;
                 self.unsettled.clear();
                 self.position = self.cursor;
-                error
+                if let SinkError::Busy(_, after) = error {
+                    wait = wait.max(after.min(BUSY_MAX));
+                }
+                error.to_string()
             }
             Failure::Store(error) => error,
         };
@@ -222,7 +349,6 @@ impl<S: Sink> Driver<S> {
             status.retries += 1;
             status.last_error = Some(error);
         });
-        let wait = backoff(self.failures);
         self.failures = self.failures.saturating_add(1);
         tokio::select! {
             () = stopped(&mut self.stop) => true,

@@ -17,7 +17,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::{Sink, SinkError};
-use crate::config::Format;
+use crate::config::{FileConfig, Format};
 use crate::store::Record;
 
 /// How much is read at a time to find the end of the last whole line.
@@ -31,11 +31,11 @@ pub struct FileSink {
 }
 
 impl FileSink {
-    /// A sink that appends to `path` in `format`; opened on the first delivery.
-    pub fn new(path: &Path, format: Format) -> Self {
+    /// A sink that appends to a file, which is opened on the first delivery.
+    pub fn new(config: &FileConfig) -> Self {
         Self {
-            path: path.to_owned(),
-            format,
+            path: config.path.clone(),
+            format: config.format,
             file: None,
         }
     }
@@ -54,9 +54,9 @@ impl Sink for FileSink {
         let file = self.file.take();
         let written = tokio::task::spawn_blocking(move || append(&path, file, lines.as_bytes()))
             .await
-            .map_err(|error| SinkError(format!("writing was cut short: {error}")))?;
+            .map_err(|error| SinkError::Unavailable(format!("writing was cut short: {error}")))?;
         let file = written.map_err(|error| {
-            SinkError(format!(
+            SinkError::Unavailable(format!(
                 "cannot write to {}: {error}; check the folder, its permissions and its free space",
                 self.path.display()
             ))

@@ -14,7 +14,9 @@
 
 mod driver;
 mod file;
+mod filter;
 mod format;
+mod http;
 mod rfc5424;
 mod syslog;
 
@@ -29,16 +31,31 @@ use crate::config::SinkConfig;
 use crate::event::Timestamp;
 use crate::store::{Record, Seq, Store};
 
+use filter::Filter;
+
 pub use file::FileSink;
+pub use http::{BulkSink, OtlpSink, SplunkSink, WebhookSink};
 pub use syslog::SyslogSink;
 
 /// How often the store is pruned.
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 
-/// Why a delivery failed, in words for a person; it will be tried again.
+/// Why a delivery failed, in words for a person.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct SinkError(pub String);
+pub enum SinkError {
+    /// The receiver is not there, busy, or refuses us rather than the records. They
+    /// are tried again for as long as it takes.
+    #[error("{0}")]
+    Unavailable(String),
+    /// As [`Self::Unavailable`], and the receiver said how long to wait.
+    #[error("{0}")]
+    Busy(String, Duration),
+    /// The receiver refuses one of the records, or more, for what they are. The batch
+    /// is delivered again in ever smaller parts until the record is found; after a few
+    /// more tries it goes to the dead letters, and the others on.
+    #[error("{0}")]
+    Refused(String),
+}
 
 /// Takes alerts out of the house.
 pub trait Sink: Send + 'static {
@@ -52,7 +69,7 @@ pub trait Sink: Send + 'static {
     /// have arrived, and all will be delivered again.
     ///
     /// # Errors
-    /// The receiver cannot be reached or refused them. With a [`Sink::SETTLE`],
+    /// The receiver cannot be reached or refuses them. With a [`Sink::SETTLE`],
     /// also when earlier records may have been lost.
     fn deliver(&mut self, batch: &[Record]) -> impl Future<Output = Result<(), SinkError>> + Send;
 
@@ -79,6 +96,8 @@ pub struct SinkStatus {
     /// Alerts whose receiver broke off after each of several complete
     /// deliveries, and which were then counted as delivered.
     pub unconfirmed: u64,
+    /// Alerts that the receiver refused time and again, kept apart from the others.
+    pub dead_letters: u64,
     /// Why the last delivery failed; absent while all is well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
@@ -124,14 +143,13 @@ impl Sinks {
             tasks: JoinSet::new(),
         };
         for config in configs {
-            let name = config.name();
             match config {
-                SinkConfig::File { path, format, .. } => {
-                    sinks.add(name, FileSink::new(path, *format), stop)
-                }
-                SinkConfig::Syslog {
-                    address, format, ..
-                } => sinks.add(name, SyslogSink::new(address, *format), stop),
+                SinkConfig::File(file) => sinks.add(config, FileSink::new(file), stop),
+                SinkConfig::Syslog(syslog) => sinks.add(config, SyslogSink::new(syslog), stop),
+                SinkConfig::Splunk(splunk) => sinks.add(config, SplunkSink::new(splunk), stop),
+                SinkConfig::Elasticsearch(bulk) => sinks.add(config, BulkSink::new(bulk), stop),
+                SinkConfig::Otlp(otlp) => sinks.add(config, OtlpSink::new(otlp), stop),
+                SinkConfig::Webhook(hook) => sinks.add(config, WebhookSink::new(hook), stop),
             }
         }
         let names = configs
@@ -159,16 +177,21 @@ impl Sinks {
         result
     }
 
-    fn add(&mut self, name: &str, sink: impl Sink, stop: &watch::Receiver<bool>) {
+    fn add(&mut self, config: &SinkConfig, sink: impl Sink, stop: &watch::Receiver<bool>) {
+        let (filter, batch) = config.delivery();
+        let options = driver::Options {
+            filter: Filter::new(filter),
+            batch,
+        };
         let status = SinkStatus {
-            name: name.to_owned(),
+            name: config.name().to_owned(),
             ..SinkStatus::default()
         };
         let (sender, receiver) = watch::channel(status);
         self.statuses.statuses.push(receiver);
         let store = self.statuses.store.clone();
         self.tasks
-            .spawn(driver::run(sink, store, sender, stop.clone()));
+            .spawn(driver::run(sink, options, store, sender, stop.clone()));
     }
 }
 

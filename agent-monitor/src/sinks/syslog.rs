@@ -39,7 +39,7 @@ use tokio::time::{sleep, timeout};
 
 use super::rfc5424::write_frame;
 use super::{Sink, SinkError};
-use crate::config::Format;
+use crate::config::{Format, SyslogConfig};
 use crate::store::Record;
 
 /// Longest wait for a connection, name resolution included.
@@ -59,18 +59,18 @@ pub struct SyslogSink {
 }
 
 impl SyslogSink {
-    /// A sink that sends to `address`, `host:port`, with bodies in `format`; connected on the first delivery,
+    /// A sink that sends to a receiver; connected on the first delivery,
     /// and resolved anew for each connection.
-    pub fn new(address: &str, format: Format) -> Self {
+    pub fn new(config: &SyslogConfig) -> Self {
         Self {
-            address: address.to_owned(),
-            format,
+            address: config.address.clone(),
+            format: config.format,
             stream: None,
         }
     }
 
     fn error(&self, what: &str, error: &io::Error) -> SinkError {
-        SinkError(format!(
+        SinkError::Unavailable(format!(
             "{what} {}: {error}; check that a syslog receiver listens there for TCP",
             self.address
         ))

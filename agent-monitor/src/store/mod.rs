@@ -18,6 +18,7 @@
 //! - A sink stays down: what it has not seen is kept until the file reaches [`MAX_BYTES`];
 //!   then appends fail as on a full disk, so an agent cannot fill the node's disk with alerts.
 
+mod dead_letters;
 mod open;
 mod retention;
 
@@ -29,6 +30,7 @@ use tokio::sync::watch;
 
 use crate::event::{Body, Event};
 
+pub use dead_letters::{DeadLetter, MAX_DEAD_LETTERS};
 pub use retention::{KEEP, MAX_ROWS};
 
 /// Largest size of the database file in bytes. At [`MAX_ROWS`] it allows 40 KiB
@@ -210,13 +212,7 @@ impl Store {
     /// # Errors
     /// The disk is full or failing; the cursor is where it was.
     pub fn advance(&self, name: &str, seq: Seq) -> Result<(), StoreError> {
-        self.writer()
-            .prepare_cached(
-                "INSERT INTO sinks (name, cursor) VALUES (?1, ?2)
-                 ON CONFLICT (name) DO UPDATE SET cursor = max(cursor, excluded.cursor)",
-            )?
-            .execute(params![name, seq])?;
-        Ok(())
+        advance(&self.writer(), name, seq)
     }
 
     /// Number of the newest alert, also when retention has removed it; 0 when
@@ -239,6 +235,16 @@ impl Store {
 /// dropping one rolls it back. So the connection is good to use.
 fn guard(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
     connection.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn advance(connection: &Connection, name: &str, seq: Seq) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "INSERT INTO sinks (name, cursor) VALUES (?1, ?2)
+             ON CONFLICT (name) DO UPDATE SET cursor = max(cursor, excluded.cursor)",
+        )?
+        .execute(params![name, seq])?;
+    Ok(())
 }
 
 /// Inserts an alert, unless it is there already; gives its number.

@@ -12,7 +12,8 @@ use super::{MAX_BYTES, Seq, StoreError};
 
 /// `MIGRATIONS[n]` takes a database from version n to n + 1; `PRAGMA
 /// user_version` says where one is. Entries are never changed, only added.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE alerts (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
         id TEXT NOT NULL UNIQUE,
@@ -27,7 +28,18 @@ const MIGRATIONS: &[&str] = &["
         name TEXT PRIMARY KEY,
         cursor INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE dead_letters (
+        sink TEXT NOT NULL,
+        seq INTEGER NOT NULL,
+        time_ns INTEGER NOT NULL,
+        error TEXT NOT NULL,
+        json TEXT NOT NULL,
+        PRIMARY KEY (sink, seq)
+    ) STRICT, WITHOUT ROWID;
+",
+];
 
 /// How long to wait for another process, such as a person's `sqlite3`, to let go.
 const BUSY: Duration = Duration::from_secs(5);

@@ -1,5 +1,6 @@
 //! The driver in paused time: hours of backoff pass at once.
 
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -8,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::*;
+use crate::config::Span;
 use crate::event::{Alert, Body, Confidence, Event, Severity, Timestamp};
 
 /// A receiver under a test's control, with a settling time of `SECONDS`.
@@ -17,6 +19,8 @@ struct Fake<const SECONDS: u64> {
     down: Arc<AtomicBool>,
     /// It takes deliveries, and then its connection ends.
     breaks: Arc<AtomicBool>,
+    /// It refuses every batch that holds this alert.
+    poison: Seq,
     attempts: Arc<Mutex<Vec<Instant>>>,
     received: Arc<Mutex<Vec<Seq>>>,
 }
@@ -27,7 +31,10 @@ impl<const SECONDS: u64> Sink for Fake<SECONDS> {
     async fn deliver(&mut self, batch: &[Record]) -> Result<(), SinkError> {
         self.attempts.lock().unwrap().push(Instant::now());
         if self.down.load(Ordering::SeqCst) {
-            return Err(SinkError("it is down".into()));
+            return Err(SinkError::Unavailable("it is down".into()));
+        }
+        if batch.iter().any(|record| record.seq == self.poison) {
+            return Err(SinkError::Refused("not this one".into()));
         }
         self.received
             .lock()
@@ -38,7 +45,7 @@ impl<const SECONDS: u64> Sink for Fake<SECONDS> {
 
     fn check(&mut self) -> Result<(), SinkError> {
         if self.breaks.load(Ordering::SeqCst) {
-            Err(SinkError("it broke".into()))
+            Err(SinkError::Unavailable("it broke".into()))
         } else {
             Ok(())
         }
@@ -56,6 +63,10 @@ struct Running<const SECONDS: u64> {
 
 impl<const SECONDS: u64> Running<SECONDS> {
     fn start(fake: Fake<SECONDS>, alerts: u64) -> Self {
+        Self::start_with(fake, BatchConfig::default(), alerts)
+    }
+
+    fn start_with(fake: Fake<SECONDS>, batch: BatchConfig, alerts: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("store.db")).unwrap();
         for n in 1..=alerts {
@@ -66,7 +77,11 @@ impl<const SECONDS: u64> Running<SECONDS> {
             ..SinkStatus::default()
         });
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(run(fake.clone(), store.clone(), sender, stopped));
+        let options = Options {
+            batch,
+            ..Options::default()
+        };
+        let task = tokio::spawn(run(fake.clone(), options, store.clone(), sender, stopped));
         Self {
             _folder: folder,
             fake,
@@ -238,7 +253,62 @@ async fn a_sink_that_hangs_does_not_hold_up_the_stop_for_long() {
     store.append(&alert(1)).unwrap();
     let (status, _) = watch::channel(SinkStatus::default());
     let (stop, stopped) = watch::channel(false);
-    let task = tokio::spawn(run(Stuck, store, status, stopped));
+    let task = tokio::spawn(run(Stuck, Options::default(), store, status, stopped));
     drop(stop);
     timeout(DRAIN * 2, task).await.expect("it stops").unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_alert_is_found_tried_again_and_put_aside_and_the_others_go_on() {
+    let fake = Fake::<0> {
+        poison: 700,
+        ..Fake::default()
+    };
+    let mut running = Running::start(fake, 1000);
+    let status = running.until(|status| status.cursor == 1000).await;
+    assert_eq!(status.dead_letters, 1);
+    assert_eq!(u64::from(MAX_REFUSALS) - 1, status.retries);
+    let letters = running.store.dead_letters("fake", 0, 10).unwrap();
+    assert_eq!(
+        letters.iter().map(|it| it.record.seq).collect::<Vec<_>>(),
+        [700]
+    );
+    assert_eq!(letters[0].error, "not this one");
+    let expected: Vec<Seq> = (1..=1000).filter(|seq| *seq != 700).collect();
+    assert_eq!(running.received(), expected);
+    running.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn alerts_wait_to_fill_a_batch_but_not_longer_than_told() {
+    let batch = BatchConfig {
+        records: NonZeroU32::new(10).unwrap(),
+        age: Span(Duration::from_secs(60)),
+        rate: None,
+    };
+    let mut running = Running::start_with(Fake::<0>::default(), batch, 25);
+    let start = Instant::now();
+    running.until(|status| status.cursor == 20).await;
+    assert!(start.elapsed() < Duration::from_secs(1));
+    running.until(|status| status.cursor == 25).await;
+    assert_eq!(start.elapsed().as_secs(), 60);
+    assert_eq!(running.fake.attempts.lock().unwrap().len(), 3);
+    running.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_is_kept_and_nothing_waits_for_it_at_the_stop() {
+    let batch = BatchConfig {
+        records: NonZeroU32::new(10).unwrap(),
+        age: Span::default(),
+        rate: NonZeroU32::new(5),
+    };
+    let mut running = Running::start_with(Fake::<0>::default(), batch, 1000);
+    let start = Instant::now();
+    running.until(|status| status.cursor >= 100).await;
+    // Ten batches of ten at five a second: the tenth goes after nine times two seconds.
+    assert_eq!(start.elapsed().as_secs(), 18);
+    let store = running.store.clone();
+    assert!(running.finish().await < Duration::from_secs(1));
+    assert_eq!(store.cursor("fake").unwrap(), 1000);
 }

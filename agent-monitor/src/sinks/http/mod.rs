@@ -1,0 +1,154 @@
+//! Sinks that speak HTTP. Each acknowledges: what was answered with success has
+//! arrived, what was not is delivered again.
+
+mod bulk;
+mod otlp;
+mod splunk;
+mod webhook;
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use reqwest::{Certificate, Client, Identity, RequestBuilder, StatusCode, header, redirect};
+
+use super::SinkError;
+use crate::config::TlsConfig;
+use crate::escape::escape;
+
+pub use bulk::BulkSink;
+pub use otlp::OtlpSink;
+pub use splunk::SplunkSink;
+pub use webhook::WebhookSink;
+
+/// Longest wait for a connection, TLS included.
+const CONNECT: Duration = Duration::from_secs(10);
+/// Longest wait for the whole answer.
+const ANSWER: Duration = Duration::from_secs(30);
+/// How much of an answer is read.
+const MAX_ANSWER: usize = 4 << 20;
+/// How much of an answer goes into an error message.
+const QUOTE: usize = 200;
+
+/// A client of one receiver, made on first use and after a failure: certificates
+/// are read again then.
+struct Http {
+    tls: TlsConfig,
+    client: Option<Client>,
+}
+
+/// What a receiver answered.
+struct Answer {
+    status: StatusCode,
+    retry_after: Option<Duration>,
+    body: BytesMut,
+}
+
+impl Http {
+    fn new(tls: &TlsConfig) -> Self {
+        Self {
+            tls: tls.clone(),
+            client: None,
+        }
+    }
+
+    /// Sends the request that `make` makes, and reads the answer.
+    async fn send(
+        &mut self,
+        make: impl FnOnce(&Client) -> RequestBuilder,
+    ) -> Result<Answer, SinkError> {
+        let client = match self.client.take() {
+            Some(client) => client,
+            None => client(&self.tls).map_err(SinkError::Unavailable)?,
+        };
+        let answer = exchange(make(&client)).await.map_err(|error| {
+            // The address may hold a secret.
+            let error = error.without_url();
+            let cause = std::iter::successors(Some(&error as &dyn std::error::Error), |error| {
+                error.source()
+            })
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(": ");
+            SinkError::Unavailable(format!("no answer: {cause}"))
+        })?;
+        self.client = Some(client);
+        Ok(answer)
+    }
+}
+
+impl Answer {
+    /// Passes a success on.
+    ///
+    /// # Errors
+    /// Anything else. `refuses` says whether the receiver means the records.
+    fn success(self, refuses: impl FnOnce(&Self) -> bool) -> Result<Self, SinkError> {
+        if self.status.is_success() {
+            return Ok(self);
+        }
+        let text = String::from_utf8_lossy(&self.body);
+        let quote: String = text.chars().take(QUOTE).collect();
+        let message = format!("the receiver answered {}: {}", self.status, escape(&quote));
+        if self.status == StatusCode::PAYLOAD_TOO_LARGE || refuses(&self) {
+            return Err(SinkError::Refused(message));
+        }
+        Err(match self.retry_after {
+            Some(after) => SinkError::Busy(message, after),
+            None => SinkError::Unavailable(message),
+        })
+    }
+}
+
+async fn exchange(request: RequestBuilder) -> reqwest::Result<Answer> {
+    let mut response = request.send().await?;
+    // Seconds only; the other form, a date, is not used by these receivers.
+    let retry_after = response
+        .headers()
+        .get(header::RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.parse().ok())
+        .map(Duration::from_secs);
+    let mut body = BytesMut::new();
+    while body.len() < MAX_ANSWER
+        && let Some(chunk) = response.chunk().await?
+    {
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Answer {
+        status: response.status(),
+        retry_after,
+        body,
+    })
+}
+
+fn client(tls: &TlsConfig) -> Result<Client, String> {
+    // Another sink may have installed it; there is only one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = Client::builder()
+        .user_agent(concat!("agent-monitor/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT)
+        .timeout(ANSWER)
+        .redirect(redirect::Policy::none())
+        .no_proxy();
+    if let Some(path) = &tls.ca {
+        let pem = read(path)?;
+        let certificates = Certificate::from_pem_bundle(&pem)
+            .map_err(|error| format!("no certificates in {}: {error}", path.display()))?;
+        builder = builder.tls_certs_only(certificates);
+    }
+    if let (Some(certificate), Some(key)) = (&tls.certificate, &tls.key) {
+        let mut pem = read(certificate)?;
+        pem.push(b'\n');
+        pem.extend(read(key)?);
+        let identity = Identity::from_pem(&pem).map_err(|error| {
+            let (certificate, key) = (certificate.display(), key.display());
+            format!("no certificate and key in {certificate} and {key}: {error}")
+        })?;
+        builder = builder.identity(identity);
+    }
+    builder
+        .build()
+        .map_err(|error| format!("cannot prepare TLS: {error}"))
+}
+
+fn read(path: &std::path::Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+}

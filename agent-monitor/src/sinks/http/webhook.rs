@@ -1,0 +1,165 @@
+//! A webhook: one request an alert, in any format, or in the body that a template
+//! makes, for chat tools.
+//!
+//! With a key the request is signed: `X-Agent-Monitor-Timestamp` holds the seconds since
+//! 1970, and `X-Agent-Monitor-Signature` holds `sha256=` and the HMAC-SHA-256, in
+//! hexadecimal, of that timestamp, a dot, and the body. `X-Agent-Monitor-Id` is the
+//! event's id, the same when it is delivered again.
+
+use std::fmt::Write as _;
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use minijinja::{AutoEscape, Environment};
+use reqwest::StatusCode;
+use serde_json::Value;
+use sha2::Sha256;
+
+use super::Http;
+use crate::config::WebhookConfig;
+use crate::sinks::{Sink, SinkError};
+use crate::store::Record;
+
+/// Steps that a template may take for one alert.
+const FUEL: u64 = 50_000;
+
+/// Sends to a webhook.
+pub struct WebhookSink {
+    config: WebhookConfig,
+    http: Http,
+}
+
+impl WebhookSink {
+    /// A sink that sends to a webhook.
+    pub fn new(config: &WebhookConfig) -> Self {
+        Self {
+            config: config.clone(),
+            http: Http::new(&config.tls),
+        }
+    }
+
+    async fn post(&mut self, record: &Record) -> Result<(), SinkError> {
+        let event: Value = serde_json::from_str(&record.json).unwrap_or_default();
+        let body = match &self.config.template {
+            Some(template) => render(template, &event)
+                .map_err(|error| SinkError::Refused(format!("the template failed: {error}")))?,
+            None => self.config.format.line(&record.json),
+        };
+        let json = self.config.template.is_some() || self.config.format.is_json();
+        let url = self.config.url.read().map_err(SinkError::Unavailable)?;
+        let key = secret(self.config.key.as_ref())?;
+        let authorization = secret(self.config.authorization.as_ref())?;
+        let id = event["id"].as_str().unwrap_or_default().to_owned();
+        self.http
+            .send(move |client| {
+                let kind = if json {
+                    "application/json"
+                } else {
+                    "text/plain; charset=utf-8"
+                };
+                let mut request = client
+                    .post(url)
+                    .header("Content-Type", kind)
+                    .header("X-Agent-Monitor-Id", id);
+                if let Some(authorization) = authorization {
+                    request = request.header("Authorization", authorization);
+                }
+                if let Some(key) = key {
+                    let now = jiff::Timestamp::now().as_second().to_string();
+                    request = request
+                        .header("X-Agent-Monitor-Signature", signature(&key, &now, &body))
+                        .header("X-Agent-Monitor-Timestamp", now);
+                }
+                request.body(body)
+            })
+            .await?
+            .success(|answer| {
+                // Unlike a wrong address or key, these are about the body.
+                matches!(
+                    answer.status,
+                    StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY
+                )
+            })?;
+        Ok(())
+    }
+}
+
+impl Sink for WebhookSink {
+    async fn deliver(&mut self, batch: &[Record]) -> Result<(), SinkError> {
+        for record in batch {
+            self.post(record).await?;
+        }
+        Ok(())
+    }
+}
+
+fn secret(secret: Option<&crate::config::Secret>) -> Result<Option<String>, SinkError> {
+    secret
+        .map(crate::config::Secret::read)
+        .transpose()
+        .map_err(SinkError::Unavailable)
+}
+
+/// `template` with the values of `event`, each written as JSON: none can leave its place.
+pub(in crate::sinks) fn render(template: &str, event: &Value) -> Result<String, minijinja::Error> {
+    let mut environment = Environment::new();
+    environment.set_fuel(Some(FUEL));
+    environment.set_auto_escape_callback(|_| AutoEscape::Json);
+    environment.render_str(template, minijinja::value::Serde(event))
+}
+
+fn signature(key: &str, timestamp: &str, body: &str) -> String {
+    // HMAC takes keys of any length.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key.as_bytes()) else {
+        return String::new();
+    };
+    mac.update(timestamp.as_bytes());
+    mac.update(b".");
+    mac.update(body.as_bytes());
+    let mut text = "sha256=".to_owned();
+    for byte in mac.finalize().into_bytes() {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_signature_is_what_others_compute() {
+        // printf '1700000000.{}' | openssl dgst -sha256 -hmac key
+        assert_eq!(
+            signature("key", "1700000000", "{}"),
+            "sha256=9d713ed406bb7076d4123f0dc2c39d2df5c654ed4b0cd56b52c8b4c940bd63ae"
+        );
+    }
+
+    #[test]
+    fn what_is_not_there_is_null_and_other_syntax_is_an_error() {
+        let event = json!({});
+        assert!(render("{\"text\": {{ nothing }}}", &event).is_ok());
+        assert!(render("{{ alert.", &event).is_err());
+        assert!(
+            render(
+                "{% for a in range(10000) %}{% for b in range(10000) %}x{% endfor %}{% endfor %}",
+                &event
+            )
+            .is_err()
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_value_cannot_leave_its_place_in_a_template(summary in any::<String>()) {
+            let event = json!({ "alert": { "summary": summary } });
+            let body = render(r#"{"text": {{ alert.summary }}, "n": 1}"#, &event).unwrap();
+            let read: Value = serde_json::from_str(&body).unwrap();
+            prop_assert_eq!(read, json!({ "text": summary, "n": 1 }));
+        }
+    }
+}

@@ -1,0 +1,679 @@
+//! The HTTP sinks against receivers that are written from the published protocols and
+//! check every request: Splunk's collector, `_bulk`, OTLP, a webhook.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use agent_monitor::config::SinkConfig;
+use agent_monitor::sinks::{SinkStatus, Sinks};
+use agent_monitor::store::Store;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
+use common::{alert, id, wait_for};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value;
+use prost::Message as _;
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A request as a receiver saw it.
+#[derive(Clone)]
+struct Request {
+    path: String,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Request {
+    fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value.map_or("", |value| value.to_str().unwrap_or("not ASCII"))
+    }
+
+    fn lines(&self) -> Vec<Value> {
+        let text = std::str::from_utf8(&self.body).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+}
+
+type Answer = Box<dyn Fn(usize, &Request) -> Response + Send + Sync>;
+
+/// A receiver on loopback; `answer` gets how many requests came before.
+struct Receiver {
+    address: SocketAddr,
+    requests: Arc<Mutex<Vec<Request>>>,
+    _runtime: Runtime,
+}
+
+#[derive(Clone)]
+struct Shared {
+    requests: Arc<Mutex<Vec<Request>>>,
+    answer: Arc<Answer>,
+}
+
+impl Receiver {
+    fn start(answer: impl Fn(usize, &Request) -> Response + Send + Sync + 'static) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let requests = Arc::<Mutex<Vec<Request>>>::default();
+        let shared = Shared {
+            requests: Arc::clone(&requests),
+            answer: Arc::new(Box::new(answer)),
+        };
+        let listener = runtime
+            .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
+            .unwrap();
+        let address = listener.local_addr().unwrap();
+        let routes = Router::new().fallback(receive).with_state(shared);
+        runtime.spawn(async move { axum::serve(listener, routes).await });
+        Self {
+            address,
+            requests,
+            _runtime: runtime,
+        }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    fn requests(&self) -> Vec<Request> {
+        self.requests.lock().unwrap().clone()
+    }
+}
+
+async fn receive(
+    State(shared): State<Shared>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let request = Request {
+        path: uri.path().to_owned(),
+        headers,
+        body,
+    };
+    let before = {
+        let mut requests = shared.requests.lock().unwrap();
+        requests.push(request.clone());
+        requests.len() - 1
+    };
+    (shared.answer)(before, &request)
+}
+
+fn answer(status: u16, body: &Value) -> Response {
+    let status = StatusCode::from_u16(status).unwrap();
+    (status, axum::Json(body.clone())).into_response()
+}
+
+/// A store with one sink.
+struct Monitor {
+    store: Store,
+    sinks: Sinks,
+    stop: watch::Sender<bool>,
+    runtime: Runtime,
+    folder: tempfile::TempDir,
+}
+
+impl Monitor {
+    /// `sink` is the sink's TOML, its name aside; `$` stands for a secret's file.
+    fn start(sink: &str, alerts: std::ops::RangeInclusive<u64>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let secret = folder.path().join("secret");
+        std::fs::write(&secret, "s3cret\n").unwrap();
+        let secret = format!("{{ file = \"{}\" }}", secret.display());
+        let text = format!("name = \"siem\"\n{}", sink.replace('$', &secret));
+        let config: SinkConfig = toml::from_str(&text).unwrap();
+        let runtime = Runtime::new().unwrap();
+        let store = Store::open(&folder.path().join("store.db")).unwrap();
+        for n in alerts {
+            store.append(&alert(n)).unwrap();
+        }
+        let (stop, stopped) = watch::channel(false);
+        let sinks = {
+            let _entered = runtime.enter();
+            Sinks::start(&[config], &store, &stopped)
+        };
+        Self {
+            store,
+            sinks,
+            stop,
+            runtime,
+            folder,
+        }
+    }
+
+    fn status(&self) -> SinkStatus {
+        self.sinks.statuses().read().pop().unwrap()
+    }
+
+    fn wait_until_delivered(&self) {
+        wait_for("all delivered", LIMIT, || {
+            (self.status().lag == 0).then_some(())
+        });
+    }
+
+    fn stop(self) -> tempfile::TempDir {
+        self.stop.send_replace(true);
+        self.runtime.block_on(self.sinks.join()).unwrap();
+        drop(self.store);
+        self.folder
+    }
+}
+
+/// What the collector's documentation says of an event, checked; the ids of the events.
+fn hec_events(request: &Request) -> Vec<String> {
+    assert_eq!(request.path, "/services/collector/event");
+    assert_eq!(request.header("authorization"), "Splunk s3cret");
+    let allowed = [
+        "time",
+        "host",
+        "source",
+        "sourcetype",
+        "index",
+        "event",
+        "fields",
+    ];
+    request
+        .lines()
+        .iter()
+        .map(|object| {
+            let members = object.as_object().unwrap();
+            for name in members.keys() {
+                assert!(allowed.contains(&name.as_str()), "{name}");
+            }
+            let time = object["time"].as_str().unwrap();
+            assert!(time.parse::<f64>().is_ok(), "{time}");
+            assert_eq!(object["host"], "node-1");
+            object["event"]["id"].as_str().unwrap().to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn splunk_gets_every_alert_in_order() {
+    let receiver = Receiver::start(|_, _| answer(200, &json!({ "text": "Success", "code": 0 })));
+    let monitor = Monitor::start(
+        &format!(
+            "kind = \"splunk\"\nurl = \"{}\"\ntoken = $\nindex = \"agents\"\nbatch = {{ records = 4 }}",
+            receiver.url()
+        ),
+        1..=10,
+    );
+    monitor.wait_until_delivered();
+    monitor.stop();
+    let requests = receiver.requests();
+    assert_eq!(requests.len(), 3);
+    let got: Vec<_> = requests.iter().flat_map(hec_events).collect();
+    assert_eq!(got, (1..=10).map(id).collect::<Vec<_>>());
+    assert_eq!(requests[0].lines()[0]["index"], "agents");
+}
+
+#[test]
+fn splunk_waits_for_the_indexers_where_told_to() {
+    let receiver = Receiver::start(|before, request| match request.path.as_str() {
+        "/services/collector/event" => answer(200, &json!({ "code": 0, "ackId": 7 })),
+        "/services/collector/ack" => {
+            assert_eq!(
+                serde_json::from_slice::<Value>(&request.body).unwrap(),
+                json!({ "acks": [7] })
+            );
+            answer(200, &json!({ "acks": { "7": before >= 3 } }))
+        }
+        path => panic!("{path}"),
+    });
+    let monitor = Monitor::start(
+        &format!(
+            "kind = \"splunk\"\nurl = \"{}\"\ntoken = $\nack = true",
+            receiver.url()
+        ),
+        1..=2,
+    );
+    monitor.wait_until_delivered();
+    monitor.stop();
+    let requests = receiver.requests();
+    assert_eq!(requests.len(), 4, "one delivery, three questions");
+    let channels: Vec<_> = requests
+        .iter()
+        .map(|request| request.header("x-splunk-request-channel"))
+        .collect();
+    assert_eq!(channels[0].len(), 36);
+    assert!(channels.iter().all(|channel| *channel == channels[0]));
+}
+
+#[test]
+fn splunk_that_refuses_one_event_gets_the_others() {
+    let poison = id(5);
+    let receiver = Receiver::start(move |_, request| {
+        if hec_events(request).contains(&poison) {
+            let number = hec_events(request).iter().position(|it| *it == poison);
+            let error =
+                json!({ "text": "Invalid data format", "code": 6, "invalid-event-number": number });
+            return answer(400, &error);
+        }
+        answer(200, &json!({ "text": "Success", "code": 0 }))
+    });
+    let sink = format!("kind = \"splunk\"\nurl = \"{}\"\ntoken = $", receiver.url());
+    let monitor = Monitor::start(&sink, 1..=9);
+    monitor.wait_until_delivered();
+    assert_eq!(monitor.status().dead_letters, 1);
+    let letters = monitor.store.dead_letters("siem", 0, 10).unwrap();
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].record.seq, 5);
+    assert!(
+        letters[0].error.contains("Invalid data format"),
+        "{}",
+        letters[0].error
+    );
+    monitor.stop();
+    let mut delivered: Vec<_> = receiver
+        .requests()
+        .iter()
+        .map(hec_events)
+        .filter(|ids| !ids.contains(&id(5)))
+        .flatten()
+        .collect();
+    delivered.dedup();
+    let expected: Vec<_> = (1..=9).filter(|n| *n != 5).map(id).collect();
+    assert_eq!(delivered, expected);
+}
+
+#[test]
+fn a_wrong_token_puts_nothing_aside() {
+    let receiver = Receiver::start(|before, _| {
+        if before < 3 {
+            answer(403, &json!({ "text": "Invalid token", "code": 4 }))
+        } else {
+            answer(200, &json!({ "code": 0 }))
+        }
+    });
+    let sink = format!("kind = \"splunk\"\nurl = \"{}\"\ntoken = $", receiver.url());
+    let monitor = Monitor::start(&sink, 1..=3);
+    let error = wait_for("an error", LIMIT, || monitor.status().last_error);
+    assert!(
+        error.contains("403") && error.contains("Invalid token"),
+        "{error}"
+    );
+    assert!(!error.contains("s3cret"), "{error}");
+    monitor.wait_until_delivered();
+    let status = monitor.status();
+    assert_eq!((status.dead_letters, status.retries), (0, 3));
+    monitor.stop();
+}
+
+#[test]
+fn a_busy_receiver_is_left_alone_for_as_long_as_it_says() {
+    let receiver = Receiver::start(|before, _| {
+        if before == 0 {
+            let busy = answer(503, &json!({ "text": "Server is busy", "code": 9 }));
+            return ([("retry-after", "2")], busy).into_response();
+        }
+        answer(200, &json!({ "code": 0 }))
+    });
+    let sink = format!("kind = \"splunk\"\nurl = \"{}\"\ntoken = $", receiver.url());
+    let start = std::time::Instant::now();
+    let monitor = Monitor::start(&sink, 1..=3);
+    monitor.wait_until_delivered();
+    assert!(start.elapsed() >= Duration::from_secs(2));
+    assert_eq!(receiver.requests().len(), 2);
+    monitor.stop();
+}
+
+/// Checks a `_bulk` body: pairs of lines, each a creation under the document's own id.
+fn bulk_documents(request: &Request) -> Vec<(String, Value)> {
+    assert_eq!(request.path, "/_bulk");
+    assert_eq!(request.header("content-type"), "application/x-ndjson");
+    assert_eq!(request.body.last(), Some(&b'\n'));
+    let lines = request.lines();
+    assert_eq!(lines.len() % 2, 0);
+    lines
+        .chunks(2)
+        .map(|pair| {
+            let create = &pair[0]["create"];
+            assert_eq!(pair[0].as_object().unwrap().len(), 1);
+            assert_eq!(create["_index"], "alerts-agents");
+            (create["_id"].as_str().unwrap().to_owned(), pair[1].clone())
+        })
+        .collect()
+}
+
+#[test]
+fn a_cluster_gets_every_document_once_whatever_is_delivered_again() {
+    let index = Arc::new(Mutex::new(BTreeMap::<String, Value>::new()));
+    let kept = Arc::clone(&index);
+    let receiver = Receiver::start(move |before, request| {
+        assert_eq!(request.header("authorization"), "ApiKey s3cret");
+        let mut index = kept.lock().unwrap();
+        let items: Vec<_> = bulk_documents(request)
+            .into_iter()
+            .enumerate()
+            .map(|(n, (id, document))| {
+                // At first every other document meets a full queue.
+                let status = if before == 0 && n % 2 == 1 {
+                    429
+                } else if index.contains_key(&id) {
+                    409
+                } else {
+                    index.insert(id.clone(), document);
+                    201
+                };
+                let error = json!({ "type": "es_rejected_execution_exception" });
+                json!({ "create": { "_id": id, "status": status, "error": error } })
+            })
+            .collect();
+        answer(
+            200,
+            &json!({ "took": 1, "errors": before == 0, "items": items }),
+        )
+    });
+    let sink = format!(
+        "kind = \"elasticsearch\"\nurl = \"{}/\"\nindex = \"alerts-agents\"\napi_key = $",
+        receiver.url()
+    );
+    let monitor = Monitor::start(&sink, 1..=20);
+    monitor.wait_until_delivered();
+    assert_eq!(monitor.status().dead_letters, 0);
+    monitor.stop();
+    let index = index.lock().unwrap();
+    assert_eq!(index.len(), 20);
+    assert_eq!(index[&id(3)]["event"]["kind"], "alert");
+    assert!(index[&id(3)]["@timestamp"].is_string());
+    assert_eq!(receiver.requests().len(), 2);
+}
+
+#[test]
+fn a_document_that_does_not_fit_the_mapping_becomes_a_dead_letter() {
+    let receiver = Receiver::start(|_, request| {
+        let items: Vec<_> = bulk_documents(request)
+            .into_iter()
+            .map(|(it, _)| {
+                let error = json!({ "type": "document_parsing_exception", "reason": "x" });
+                if it == id(2) {
+                    json!({ "create": { "_id": it, "status": 400, "error": error } })
+                } else {
+                    json!({ "create": { "_id": it, "status": 201 } })
+                }
+            })
+            .collect();
+        answer(200, &json!({ "errors": true, "items": items }))
+    });
+    let sink = format!(
+        "kind = \"elasticsearch\"\nurl = \"{}\"\nindex = \"alerts-agents\"",
+        receiver.url()
+    );
+    let monitor = Monitor::start(&sink, 1..=4);
+    monitor.wait_until_delivered();
+    let letters = monitor.store.dead_letters("siem", 0, 10).unwrap();
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].record.seq, 2);
+    monitor.stop();
+}
+
+#[test]
+fn an_answer_for_half_a_batch_is_no_delivery() {
+    let receiver = Receiver::start(|before, request| {
+        let documents = bulk_documents(request);
+        let take = if before == 0 { 2 } else { documents.len() };
+        let items: Vec<_> = documents
+            .into_iter()
+            .take(take)
+            .map(|(id, _)| json!({ "create": { "_id": id, "status": 201 } }))
+            .collect();
+        answer(200, &json!({ "errors": false, "items": items }))
+    });
+    let sink = format!(
+        "kind = \"elasticsearch\"\nurl = \"{}\"\nindex = \"alerts-agents\"",
+        receiver.url()
+    );
+    let monitor = Monitor::start(&sink, 1..=4);
+    monitor.wait_until_delivered();
+    assert_eq!(monitor.status().retries, 1);
+    monitor.stop();
+    assert_eq!(receiver.requests().len(), 2);
+}
+
+#[test]
+fn otlp_logs_are_read_by_the_published_protocol() {
+    let receiver = Receiver::start(|before, request| {
+        assert_eq!(request.path, "/v1/logs");
+        assert_eq!(request.header("content-type"), "application/x-protobuf");
+        assert_eq!(request.header("authorization"), "s3cret");
+        if before == 0 {
+            return answer(429, &json!({}));
+        }
+        ([("content-type", "application/x-protobuf")], Vec::new()).into_response()
+    });
+    let sink = format!(
+        "kind = \"otlp\"\nurl = \"{}/v1/logs\"\nauthorization = $",
+        receiver.url()
+    );
+    let monitor = Monitor::start(&sink, 1..=5);
+    monitor.wait_until_delivered();
+    monitor.stop();
+    let requests = receiver.requests();
+    assert_eq!(requests.len(), 2);
+    let logs = ExportLogsServiceRequest::decode(&requests[1].body[..]).unwrap();
+    let resource = logs.resource_logs[0].resource.as_ref().unwrap();
+    assert!(
+        resource
+            .attributes
+            .iter()
+            .any(|it| it.key == "service.name")
+    );
+    let records = &logs.resource_logs[0].scope_logs[0].log_records;
+    assert_eq!(records.len(), 5);
+    for (n, record) in (1..).zip(records) {
+        assert_eq!(record.event_name, "agent_monitor.alert");
+        assert!((1..=24).contains(&record.severity_number));
+        assert!(record.observed_time_unix_nano > 0);
+        let value = |key: &str| {
+            let found = record.attributes.iter().find(|it| it.key == key);
+            found.and_then(|it| it.value.clone()?.value)
+        };
+        assert_eq!(value("id"), Some(any_value::Value::StringValue(id(n))));
+        assert!(value("alert.rule").is_some());
+    }
+}
+
+#[test]
+fn otlp_records_that_are_rejected_become_dead_letters() {
+    use opentelemetry_proto::tonic::collector::logs::v1::{
+        ExportLogsPartialSuccess, ExportLogsServiceResponse,
+    };
+    let receiver = Receiver::start(|_, request| {
+        let logs = ExportLogsServiceRequest::decode(&request.body[..]).unwrap();
+        let records = &logs.resource_logs[0].scope_logs[0].log_records;
+        let bad = any_value::Value::StringValue(id(3));
+        let rejected = records
+            .iter()
+            .filter(|record| {
+                record.attributes.iter().any(|it| {
+                    it.key == "id"
+                        && it.value.as_ref().and_then(|it| it.value.as_ref()) == Some(&bad)
+                })
+            })
+            .count();
+        let partial = (rejected > 0).then(|| ExportLogsPartialSuccess {
+            rejected_log_records: 1,
+            error_message: "no".into(),
+        });
+        let response = ExportLogsServiceResponse {
+            partial_success: partial,
+        };
+        response.encode_to_vec().into_response()
+    });
+    let sink = format!("kind = \"otlp\"\nurl = \"{}/v1/logs\"", receiver.url());
+    let monitor = Monitor::start(&sink, 1..=4);
+    monitor.wait_until_delivered();
+    let letters = monitor.store.dead_letters("siem", 0, 10).unwrap();
+    assert_eq!(
+        letters.iter().map(|it| it.record.seq).collect::<Vec<_>>(),
+        [3]
+    );
+    monitor.stop();
+}
+
+#[test]
+fn a_webhook_gets_one_signed_request_an_alert() {
+    let receiver = Receiver::start(|_, _| answer(200, &json!({ "ok": true })));
+    let sink = format!(
+        "kind = \"webhook\"\nurl = \"{}/hook\"\nkey = $\ntemplate = '{{\"text\": {{{{ alert.summary }}}}}}'",
+        receiver.url()
+    );
+    let monitor = Monitor::start(&sink, 1..=2);
+    monitor.wait_until_delivered();
+    monitor.stop();
+    let requests = receiver.requests();
+    assert_eq!(requests.len(), 2);
+    for (n, request) in (1..).zip(&requests) {
+        assert_eq!(request.header("content-type"), "application/json");
+        assert_eq!(request.header("x-agent-monitor-id"), id(n));
+        let body: Value = serde_json::from_slice(&request.body).unwrap();
+        assert!(body["text"].is_string());
+        let signature = request.header("x-agent-monitor-signature");
+        assert_eq!(signature.len(), "sha256=".len() + 64);
+        let time = request.header("x-agent-monitor-timestamp");
+        assert!(time.parse::<u64>().is_ok());
+        // As a receiver would check it, with another implementation.
+        let signed = format!("{time}.{}", std::str::from_utf8(&request.body).unwrap());
+        assert_eq!(
+            signature,
+            format!("sha256={}", openssl_hmac("s3cret", &signed))
+        );
+    }
+}
+
+fn openssl_hmac(key: &str, text: &str) -> String {
+    use std::io::Write as _;
+    let mut openssl = std::process::Command::new("openssl")
+        .args(["dgst", "-sha256", "-hmac", key])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("openssl runs");
+    openssl
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
+    let output = openssl.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.trim().rsplit(' ').next().unwrap().to_owned()
+}
+
+#[test]
+fn a_filter_keeps_back_what_is_not_wanted_and_the_cursor_moves_on() {
+    let receiver = Receiver::start(|_, _| answer(200, &json!({})));
+    let sink = format!(
+        "kind = \"webhook\"\nurl = \"{}\"\nfilter = {{ rules = [\"mining-*\"] }}",
+        receiver.url()
+    );
+    let monitor = Monitor::start(&sink, 1..=50);
+    monitor.wait_until_delivered();
+    monitor.stop();
+    assert!(receiver.requests().is_empty());
+}
+
+/// Makes a CA, and certificates of it for 127.0.0.1 and for a client, with openssl.
+fn certificates(folder: &std::path::Path) {
+    let openssl = |arguments: &str| {
+        let output = std::process::Command::new("openssl")
+            .args(arguments.split(' '))
+            .current_dir(folder)
+            .output()
+            .expect("openssl runs");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "openssl {arguments}: {errors}");
+    };
+    let curve = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    openssl(&format!(
+        "req -x509 {curve} -keyout ca.key -out ca.pem -subj /CN=ca -days 2"
+    ));
+    std::fs::write(folder.join("san"), "subjectAltName=IP:127.0.0.1").unwrap();
+    for name in ["server", "client"] {
+        openssl(&format!(
+            "req {curve} -keyout {name}.key -out {name}.csr -subj /CN={name}"
+        ));
+        openssl(&format!(
+            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out {name}.pem -days 2 -extfile san"
+        ));
+    }
+}
+
+/// Answers 200 to whatever comes over TLS from a client with a certificate of the CA;
+/// says its port first, then each body.
+const TLS_RECEIVER: &str = r#"
+import http.server, ssl, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        print(body.decode(), flush=True)
+        self.send_response(200); self.send_header("Content-Length", "0"); self.end_headers()
+    def log_message(self, *_): pass
+server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("server.pem", "server.key")
+context.load_verify_locations("ca.pem")
+context.verify_mode = ssl.CERT_REQUIRED
+server.socket = context.wrap_socket(server.socket, server_side=True)
+print(server.server_address[1], flush=True)
+server.serve_forever()
+"#;
+
+struct Child(std::process::Child);
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn tls_trusts_the_configured_ca_alone_and_shows_our_certificate() {
+    use std::io::BufRead as _;
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let mut receiver = Child(
+        std::process::Command::new("python3")
+            .args(["-c", TLS_RECEIVER])
+            .current_dir(folder.path())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("python3 runs"),
+    );
+    let mut lines = std::io::BufReader::new(receiver.0.stdout.take().unwrap()).lines();
+    let port = lines.next().unwrap().unwrap();
+    let sink = |tls: &str| {
+        format!("kind = \"webhook\"\nurl = \"https://127.0.0.1:{port}/\"\n{tls}")
+            .replace('@', folder.path().to_str().unwrap())
+    };
+
+    // The system's certificates do not know the CA, and without ours we are not let in.
+    for tls in ["", "tls = { ca = \"@/ca.pem\" }"] {
+        let monitor = Monitor::start(&sink(tls), 1..=1);
+        let error = wait_for("an error", LIMIT, || monitor.status().last_error);
+        assert!(error.starts_with("no answer"), "{error}");
+        assert_eq!(monitor.status().cursor, 0);
+        monitor.stop();
+    }
+    let ours =
+        "tls = { ca = \"@/ca.pem\", certificate = \"@/client.pem\", key = \"@/client.key\" }";
+    let monitor = Monitor::start(&sink(ours), 1..=1);
+    monitor.wait_until_delivered();
+    let body = lines.next().unwrap().unwrap();
+    assert!(body.contains(&id(1)), "{body}");
+    monitor.stop();
+}
