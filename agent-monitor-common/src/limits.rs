@@ -49,6 +49,10 @@ pub const UNCOVERED_PER_PROCESS: u32 = 16;
 /// Length of the window in which an agent's quotas are counted.
 pub const QUOTA_WINDOW_NS: u64 = 1_000_000_000;
 
+/// Records of a class that an agent may send in a window even when a ring is more
+/// than half full; further ones are lost then, so that the others' are not.
+pub const FAIR_SHARE: u64 = 1_000;
+
 /// How often the kernel side notes that it sends records.
 pub const NOTE_EVERY_NS: u64 = 1_000_000;
 /// For how long after taking a record user space looks for more by itself. It is

@@ -1,9 +1,11 @@
 //! The way up: quota, reservation, submission, and the count of what was lost.
 
 use agent_monitor_common::event::{Header, kind};
-use agent_monitor_common::limits::{LINGER_NS, NOTE_EVERY_NS, QUOTA_WINDOW_NS};
+use agent_monitor_common::limits::{FAIR_SHARE, LINGER_NS, NOTE_EVERY_NS, QUOTA_WINDOW_NS};
 use agent_monitor_common::policy::{AgentState, Class, LossReason};
-use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
+use aya_ebpf::bindings::{
+    BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE,
+};
 use aya_ebpf::maps::RingBuf;
 
 use crate::atomic;
@@ -50,13 +52,13 @@ fn index(kind: u32) -> usize {
     kind as usize % kind::MOST
 }
 
-/// Takes one from the agent's quota of `class`. The window is opened anew by
+/// Takes one from the agent's quota of `class`; gives how many were taken before in
+/// this window. The window is opened anew by
 /// whoever first sees that it is over; two CPUs that see it together may both
 /// count into the new one, so a quota can be passed by what the other CPUs counted meanwhile.
 #[inline(always)]
-fn admit(state: *mut AgentState, class: Class, now: u64) -> bool {
+fn take(state: *mut AgentState, class: Class, now: u64) -> u64 {
     let class = class as usize;
-    let quota = global!(SETTINGS.quota[class]);
     // SAFETY: a value of AGENTS; see `count`.
     let (window, used) = unsafe {
         (
@@ -75,7 +77,14 @@ fn admit(state: *mut AgentState, class: Class, now: u64) -> bool {
             }
         }
     }
-    count(used) < quota
+    count(used)
+}
+
+/// Whether a ring is half full: user space does not keep up.
+#[inline(always)]
+fn is_crowded(ring: &RingBuf) -> bool {
+    let half = ring.query(u64::from(BPF_RB_RING_SIZE)) / 2;
+    ring.query(u64::from(BPF_RB_AVAIL_DATA)) > half
 }
 
 /// A record that may be sent: its quota is taken. Say what became of it.
@@ -101,10 +110,18 @@ impl Allowed {
 /// Takes a record of this [`kind`] from the agent's quota; nothing means that it
 /// is lost and counted, or that the agent is none any more.
 #[inline(always)]
-pub fn allowed(agent: u64, kind: u32, now: u64) -> Option<Allowed> {
+pub fn allowed(ring: &RingBuf, agent: u64, kind: u32, now: u64) -> Option<Allowed> {
     let state = AGENTS.get_ptr_mut(agent)?;
-    if !admit(state, Class::of(kind), now) {
+    let class = Class::of(kind);
+    let used = take(state, class, now);
+    if used >= global!(SETTINGS.quota[class as usize]) {
         lost(state, kind, LossReason::Quota);
+        return None;
+    }
+    // The second half of a ring is for those who send little: who sends much
+    // finds it full earlier.
+    if used >= FAIR_SHARE && is_crowded(ring) {
+        lost(state, kind, LossReason::Ring);
         return None;
     }
     Some(Allowed { state, kind })
@@ -150,7 +167,7 @@ pub fn record<T: 'static>(
     now: u64,
     fill: impl FnOnce(*mut T) -> bool,
 ) {
-    let Some(allowed) = allowed(agent, kind, now) else {
+    let Some(allowed) = allowed(ring, agent, kind, now) else {
         return;
     };
     let Some(mut entry) = ring.reserve::<T>(0) else {

@@ -250,6 +250,29 @@ impl Monitor {
         Ok(serde_json::from_str(&told)?)
     }
 
+    /// Starts one more `tail`, with these arguments: a queue of its own, that what
+    /// other readers are too slow for does not fill.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn also_tail(&self, name: &str, args: &[&str]) -> Result<Tail> {
+        let file = self.site.dir().join(name);
+        let child = self
+            .site
+            .command(&["tail", "--output", "json", "-n", "1000000"])?
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(File::create(&file)?)
+            .stderr(Stdio::null())
+            .spawn()
+            .context("start agent-monitor tail")?;
+        Ok(Tail {
+            child,
+            file,
+            _site: Arc::clone(&self.site),
+        })
+    }
+
     /// Every event so far.
     pub fn events(&self) -> Vec<Value> {
         lock(&self.events).clone()
@@ -390,6 +413,50 @@ impl Drop for Monitor {
         if std::thread::panicking() {
             eprintln!("the daemon said:\n{}", self.log());
         }
+    }
+}
+
+/// A reader of a daemon's events. Killed on drop.
+#[derive(Debug)]
+pub struct Tail {
+    child: Child,
+    file: PathBuf,
+    /// The folder of the file.
+    _site: Arc<Site>,
+}
+
+impl Tail {
+    /// What it has read so far, whole lines.
+    pub fn events(&self) -> Vec<Value> {
+        let text = fs::read_to_string(&self.file).unwrap_or_default();
+        let lines = text
+            .split_inclusive('\n')
+            .filter(|line| line.ends_with('\n'));
+        lines
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
+    }
+
+    /// The process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Everything it reads until the daemon has ended.
+    ///
+    /// # Errors
+    /// It cannot be waited for.
+    pub fn rest(mut self) -> Result<Vec<Value>> {
+        self.child.wait()?;
+        Ok(self.events())
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        // Fails only when it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

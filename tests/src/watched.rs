@@ -71,6 +71,14 @@ impl Watched {
         Ok(Events(self.monitor.stop()?))
     }
 
+    /// Ends the daemon; gives what it has told.
+    ///
+    /// # Errors
+    /// When it does not end well.
+    pub fn stop(self) -> Result<Events> {
+        Ok(Events(self.monitor.stop()?))
+    }
+
     /// The end of the flow with this other end, once it has come: `closed` or `failed`.
     ///
     /// # Errors

@@ -38,7 +38,7 @@ pub fn exec(ctx: &BtfTracePointContext) -> i32 {
     }
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    let Some(allowed) = emit::allowed(agent, kind::EXEC, now) else {
+    let Some(allowed) = emit::allowed(&EVENTS, agent, kind::EXEC, now) else {
         return 0;
     };
     let Some(scratch) = EXEC_SCRATCH.get_ptr_mut(0) else {

@@ -7,6 +7,7 @@
 //! load connect --count 20000 --to A:P     TCP connections, each made and closed
 //! load payload --count 20000 --to A:P     8 KiB in eight datagrams, each time from a new socket
 //! load events --count 100000 --to A:P     the smallest event there is: connect() on a UDP socket
+//! load flows --count 17000 --to A:P       UDP sockets, each connected and closed
 //! ```
 //! Every kind stops after `--seconds` too, and keeps to `--rate` a second.
 
@@ -51,6 +52,7 @@ enum Kind {
     Connect,
     Payload,
     Events,
+    Flows,
 }
 
 fn main() -> Result<()> {
@@ -89,6 +91,10 @@ fn main() -> Result<()> {
                 Ok(())
             })?
         }
+        Kind::Flows => {
+            let to = to()?;
+            repeat(&args, || socket(to).map(drop))?
+        }
         Kind::Events => {
             let to = to()?;
             let socket = socket(to)?;
@@ -100,7 +106,7 @@ fn main() -> Result<()> {
     let made = match args.kind {
         Kind::Exec => json!({"fork": done, "exec": done, "exit": done}),
         Kind::Fork => json!({"fork": done, "exit": done}),
-        Kind::Connect => json!({"connect": done}),
+        Kind::Connect | Kind::Flows => json!({"connect": done}),
         Kind::Payload => json!({"connect": done, "datagrams": done * 8, "bytes": done * 8192}),
         Kind::Events => json!({"connect": done + 1}),
     };
