@@ -41,6 +41,8 @@ pub mod kind {
     pub const UNSTARTED: u32 = 16;
     /// [`super::Uncovered`]
     pub const UNCOVERED: u32 = 20;
+    /// [`super::Found`]: written by user space when a watch begins.
+    pub const FOUND: u32 = 21;
 
     /// No record, but something that a map had no room to remember: a process,
     /// a socket, a cgroup. Only counted.
@@ -70,6 +72,7 @@ pub mod kind {
             LISTEN => "listen",
             UNSTARTED => "unstarted",
             UNCOVERED => "uncovered",
+            FOUND => "found",
             _ => "other",
         }
     }
@@ -515,4 +518,24 @@ pub struct Uncovered {
     pub protocol: u32,
     /// Padding.
     pub pad: u32,
+}
+
+/// A connection that was there before the watch; the header is that of the
+/// process that has held it longest.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Found {
+    /// Common part.
+    pub header: Header,
+    /// The flow.
+    pub flow: FlowId,
+    /// This end.
+    pub local: Endpoint,
+    /// The other end.
+    pub remote: Endpoint,
+    /// `IPPROTO_TCP` or `IPPROTO_UDP`.
+    pub protocol: u32,
+    /// Guessed: [`direction::IN`] where a socket of the agent listens on its local port.
+    pub direction: u32,
 }

@@ -13,6 +13,8 @@ pub const MAX_AGENTS: u32 = 4_096;
 pub const MAX_TASKS: u32 = 65_536;
 /// Flows whose capture user space can steer at once.
 pub const MAX_STEERED_FLOWS: u32 = 16_384;
+/// Sockets from before the watch whose owners wait for a packet of theirs.
+pub const MAX_OWNED: u32 = 16_384;
 /// Directories whose new sub-cgroups are reported.
 pub const MAX_NURSERIES: u32 = 1_024;
 

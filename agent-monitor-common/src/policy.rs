@@ -140,6 +140,19 @@ pub struct Task {
     pub last_rx_time: u64,
 }
 
+/// Value of the `OWNERS` map: whose a socket is that was made before the watch.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Owner {
+    /// When the process started, nanoseconds since boot, to a clock tick.
+    pub start: u64,
+    /// The process.
+    pub tgid: u32,
+    /// Padding.
+    pub pad: u32,
+}
+
 /// Read-only settings, written before the programs are loaded.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,11 +2,11 @@
 
 use agent_monitor_common::event::{EXEC_DATA, Exec, WithData};
 use agent_monitor_common::limits::{
-    EVENTS_RING_BYTES, MAX_AGENTS, MAX_NURSERIES, MAX_STEERED_FLOWS, MAX_TASKS, MAX_WATCHED,
-    PAYLOAD_RING_BYTES,
+    EVENTS_RING_BYTES, MAX_AGENTS, MAX_NURSERIES, MAX_OWNED, MAX_STEERED_FLOWS, MAX_TASKS,
+    MAX_WATCHED, PAYLOAD_RING_BYTES,
 };
 use agent_monitor_common::policy::{
-    AgentState, CLASSES, FlowControl, Nursery, Offsets, Settings, Task, Told, Watch,
+    AgentState, CLASSES, FlowControl, Nursery, Offsets, Owner, Settings, Task, Told, Watch,
 };
 use aya_ebpf::bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
@@ -80,6 +80,11 @@ pub static TOLD: HashMap<u64, Told> = HashMap::with_max_entries(MAX_AGENTS, BPF_
 /// user space adds the processes that were there before.
 #[map]
 pub static TASKS: HashMap<u32, Task> = HashMap::with_max_entries(MAX_TASKS, BPF_F_NO_PREALLOC);
+
+/// Socket cookie → whose a socket is that was made before the watch. Written by
+/// user space; taken out here when the socket's first packet comes.
+#[map]
+pub static OWNERS: HashMap<u64, Owner> = HashMap::with_max_entries(MAX_OWNED, BPF_F_NO_PREALLOC);
 
 /// Socket cookie → how much of it goes up. Written by user space.
 #[map]

@@ -523,6 +523,15 @@ fn consequence(
             relays.opened(flow, related);
             flow_body(flow, FlowState::Open, Vec::new(), record.time)
         }
+        Change::Found => {
+            let guessed = if flow.is_outbound() {
+                "direction guessed: nobody listens on its local port"
+            } else {
+                "direction guessed: its local port is listened on"
+            };
+            let facts = ["open before the watch began", guessed].map(str::to_owned);
+            flow_body(flow, FlowState::Open, facts.into(), record.time)
+        }
         Change::Identified => flow_body(flow, FlowState::Identified, Vec::new(), record.time),
         Change::Fact(Fact::Dns(fact)) => dns_body(flow, fact),
         Change::Fact(fact) => {
@@ -668,7 +677,9 @@ fn flow_body(flow: &Flow, state: FlowState, facts: Vec<String>, now: u64) -> Opt
         packets_out: flow.packets[0],
         packets_in: flow.packets[1],
         duration_ns: match state {
-            FlowState::Closed => flow.established.map(|from| now.saturating_sub(from)),
+            FlowState::Closed if !flow.is_found => {
+                flow.established.map(|from| now.saturating_sub(from))
+            }
             FlowState::Failed => Some(now.saturating_sub(flow.begun)),
             _ => None,
         },

@@ -10,7 +10,9 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use agent_monitor_common::event::{FlowId, Uncovered};
-use agent_monitor_common::policy::{AgentState, FlowControl, Nursery, Settings, Task, Told, Watch};
+use agent_monitor_common::policy::{
+    AgentState, FlowControl, Nursery, Owner, Settings, Task, Told, Watch,
+};
 use anyhow::{Context as _, Result};
 use aya::Pod;
 use aya::maps::{HashMap as KernelMap, MapData, RingBuf};
@@ -38,6 +40,8 @@ unsafe impl Pod for Plain<FlowControl> {}
 unsafe impl Pod for Plain<Told> {}
 // SAFETY: as above.
 unsafe impl Pod for Plain<Task> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<Owner> {}
 
 /// A program and its link to a cgroup: closed, it detaches, unless it is pinned.
 type Link = (&'static Program, OwnedFd);
@@ -53,6 +57,7 @@ pub struct Kernel {
     nurseries: KernelMap<MapData, u64, Plain<Nursery>>,
     agents: KernelMap<MapData, u64, Plain<AgentState>>,
     tasks: KernelMap<MapData, u32, Plain<Task>>,
+    owners: KernelMap<MapData, u64, Plain<Owner>>,
     flow_control: KernelMap<MapData, u64, Plain<FlowControl>>,
     told: KernelMap<MapData, u64, Plain<Told>>,
     /// Tracepoints' links: closed, they detach, unless they are pinned.
@@ -82,6 +87,7 @@ impl Kernel {
             nurseries: take(&mut object, "NURSERIES")?,
             agents: take(&mut object, "AGENTS")?,
             tasks: take(&mut object, "TASKS")?,
+            owners: take(&mut object, "OWNERS")?,
             flow_control: take(&mut object, "FLOW_CONTROL")?,
             told: take(&mut object, "TOLD")?,
             object,
@@ -280,6 +286,16 @@ impl Kernel {
         self.tasks
             .insert(pid, Plain(task), 0)
             .context("too many processes of agents at once")
+    }
+
+    /// Says whose a socket is that was made before the watch.
+    ///
+    /// # Errors
+    /// The map is full.
+    pub fn own(&mut self, cookie: u64, owner: Owner) -> Result<()> {
+        self.owners
+            .insert(cookie, Plain(owner), 0)
+            .context("too many sockets from before the watch")
     }
 
     /// Stops watching every cgroup of an agent.

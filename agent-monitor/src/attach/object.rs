@@ -21,13 +21,14 @@ pub(super) static OBJECT: &[u8] =
     include_bytes_aligned!(concat!(env!("OUT_DIR"), "/agent-monitor-ebpf"));
 
 /// Maps that this side reads or writes. The others live as long as the programs.
-const MAPS: [&str; 8] = [
+const MAPS: [&str; 9] = [
     "EVENTS",
     "PAYLOAD",
     "WATCHED",
     "NURSERIES",
     "AGENTS",
     "TASKS",
+    "OWNERS",
     "FLOW_CONTROL",
     "TOLD",
 ];

@@ -127,6 +127,19 @@ pub enum Body {
     Burst(Burst),
     /// A process tries to open or make a device node.
     Device(Device),
+    /// A connection was there before the watch.
+    Found {
+        /// The flow.
+        flow: FlowId,
+        /// This end.
+        local: Address,
+        /// The other end.
+        remote: Address,
+        /// `IPPROTO_*`.
+        protocol: u32,
+        /// Whether this end seems to have connected.
+        outbound: bool,
+    },
     /// The size of one segment.
     Segment {
         /// The flow.
@@ -337,6 +350,7 @@ pub fn record(bytes: &Bytes) -> Result<Record, Error> {
         kind::BIND => Body::Bind(socket::bound(&bytes)?),
         kind::LISTEN => Body::Listen(socket::bound(&bytes)?),
         kind::UNSTARTED => socket::unstarted(&bytes)?,
+        kind::FOUND => found(&bytes)?,
         _ => return Err(Error::Unknown),
     };
     Ok(Record {
@@ -448,6 +462,17 @@ fn connect(bytes: &[u8]) -> Result<Connect, Error> {
         protocol: connect.protocol,
         last_rx: (connect.last_rx_time != 0)
             .then_some((connect.last_rx_flow, connect.last_rx_time)),
+    })
+}
+
+fn found(bytes: &[u8]) -> Result<Body, Error> {
+    let (found, _) = fixed::<wire::Found>(bytes)?;
+    Ok(Body::Found {
+        flow: found.flow,
+        local: address(found.local)?,
+        remote: address(found.remote)?,
+        protocol: found.protocol,
+        outbound: way(found.direction)? == Way::Out,
     })
 }
 

@@ -67,6 +67,7 @@ fn samples() -> Vec<Vec<u8>> {
         ),
         bytes::<wire::Burst>(kind::BURST, |burst| burst.data_len = 64, &[]),
         bytes::<wire::Segment>(kind::SEGMENT, |segment| segment.bytes = 44, &[]),
+        bytes::<wire::Found>(kind::FOUND, |found| found.remote = remote, &[]),
         bytes::<wire::Device>(kind::DEVICE, |device| device.class = 2, &[]),
         bytes::<wire::Socket>(kind::SOCKET, |socket| socket.kind = 3, &[]),
         bytes::<wire::Bound>(kind::BIND, |bound| bound.protocol = 17, &[]),
@@ -170,7 +171,7 @@ fn an_end_in_the_first_recordings_is_read_with_what_it_has() {
 proptest! {
     #[test]
     fn never_panics_on_mutated_records(
-        which in 0..16usize,
+        which in 0..17usize,
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..16),
     ) {
         let mut bytes = samples().swap_remove(which);

@@ -232,6 +232,7 @@ mod tests {
             remote: None,
             begun: 0,
             established: None,
+            is_found: false,
             protocol: None,
             server_name: None,
             is_ambiguous: false,

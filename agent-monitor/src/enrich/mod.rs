@@ -11,3 +11,4 @@ pub mod process;
 pub mod procfs;
 pub mod runtime;
 pub mod selector;
+pub mod sockets;

@@ -20,6 +20,9 @@ const IDLE_NS: u64 = 60_000_000_000;
 /// Quiet after which an attempt is forgotten: a SYN is repeated for at most
 /// 127 s (net.ipv4.tcp_syn_retries 6).
 const ATTEMPT_NS: u64 = 150_000_000_000;
+/// Quiet after which a connection from before the watch is forgotten: the kernel
+/// tells of the end only of those it saw beginning.
+const FOUND_NS: u64 = 3_600_000_000_000;
 /// Bytes of a flow that are parsed, counted anew when something new begins.
 const PARSED_MAX: u32 = 64 * 1024;
 /// New beginnings on a flow that are looked into at once, and how often after that.
@@ -78,6 +81,7 @@ impl Followed {
                 remote: None,
                 begun: record.time,
                 established: None,
+                is_found: false,
                 protocol: None,
                 server_name: None,
                 is_ambiguous: false,
@@ -123,6 +127,7 @@ impl Followed {
             _ if self.is_closed() => return false,
             Transport::Udp => IDLE_NS,
             Transport::Tcp if attempt => ATTEMPT_NS,
+            Transport::Tcp if flow.is_found => FOUND_NS,
             Transport::Tcp => return false,
         };
         now.saturating_sub(self.last) > idle

@@ -46,6 +46,9 @@ pub struct Flow {
     pub begun: u64,
     /// Nanoseconds since boot of the handshake's end.
     pub established: Option<u64>,
+    /// It was open before the watch began: when is not known, and its direction is
+    /// guessed.
+    pub is_found: bool,
     /// Its protocol, once a parser has found it.
     pub protocol: Option<&'static str>,
     /// The name of the server that is asked for: SNI, Host, or what a proxy is to connect to.
@@ -110,6 +113,8 @@ pub enum Change {
     Sent,
     /// The handshake is complete.
     Opened,
+    /// It was open before the watch began.
+    Found,
     /// A parser found its protocol.
     Identified,
     /// A parser noticed something.

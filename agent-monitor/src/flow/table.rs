@@ -114,6 +114,26 @@ impl Table {
             } => {
                 self.established(record, *flow, (*local, *remote), *outbound, &mut changed);
             }
+            Body::Found {
+                flow,
+                local,
+                remote,
+                protocol,
+                outbound,
+            } => {
+                let transport = match *protocol {
+                    IPPROTO_UDP => Transport::Udp,
+                    _ => Transport::Tcp,
+                };
+                self.found(
+                    record,
+                    *flow,
+                    (*local, *remote),
+                    transport,
+                    *outbound,
+                    &mut changed,
+                );
+            }
             Body::Head(head) => self.head(record, head, &mut changed),
             Body::Segment {
                 flow,
@@ -242,6 +262,49 @@ impl Table {
             && let Some(other) = self.flows.get_mut(&peer)
         {
             other.flow.peer = Some(id);
+        }
+    }
+
+    fn found(
+        &mut self,
+        record: &Record,
+        id: FlowId,
+        (local, remote): (Address, Address),
+        transport: Transport,
+        outbound: bool,
+        changed: &mut impl FnMut(&Flow, Change),
+    ) {
+        let Some(followed) = self.entry(record, id, changed) else {
+            return;
+        };
+        let flow = &mut followed.flow;
+        // Seen from its beginning after all: it was made while the watch began.
+        if flow.established.is_some() {
+            return;
+        }
+        // A packet may have been before, from an owner that was not known.
+        if flow.owner.pid == 0 {
+            flow.owner = record.process;
+        }
+        flow.transport = transport;
+        flow.local = Some(local);
+        flow.remote = Some(remote);
+        flow.direction.get_or_insert(if outbound {
+            Direction::Outbound
+        } else {
+            Direction::Inbound
+        });
+        flow.established = Some(record.time);
+        flow.is_found = true;
+        let agent = flow.agent;
+        let peer = self.ends.get(&end(agent, remote, local)).copied();
+        self.ends.insert(end(agent, local, remote), id);
+        if let Some(other) = peer.and_then(|peer| self.flows.get_mut(&peer)) {
+            other.flow.peer = Some(id);
+        }
+        if let Some(followed) = self.flows.get_mut(&id) {
+            followed.flow.peer = peer;
+            changed(&followed.flow, Change::Found);
         }
     }
 

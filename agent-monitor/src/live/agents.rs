@@ -1,11 +1,15 @@
 //! Agents' lives: those that were there, births, names, ends, and what is done
 //! when a record of them was lost.
 
+use super::sockets::Holder;
 use super::*;
 
 impl Live {
     /// Finds the agents that were there before the watch began.
-    pub(super) fn adopt(&mut self, out: &mut Vec<Event>) {
+    ///
+    /// # Errors
+    /// A recording cannot be written.
+    pub(super) fn adopt(&mut self, out: &mut Vec<Event>) -> Result<()> {
         let scan = self.cgroups.scan(MAX_SCAN);
         if scan.omitted > 0 {
             tracing::warn!(
@@ -15,9 +19,11 @@ impl Live {
         }
         // Parents come before children: what lies below an agent is its own.
         let mut owners: HashMap<String, u64> = HashMap::new();
+        let mut processes: BTreeMap<u64, Vec<Holder>> = BTreeMap::new();
         for group in scan.groups {
             if let Some(agent) = owners.get(parent(&group.path)).copied() {
-                self.watch_too(&group.path, group.id, agent);
+                let holders = self.watch_too(&group.path, group.id, agent);
+                processes.entry(agent).or_default().extend(holders);
                 owners.insert(group.path, agent);
                 continue;
             }
@@ -39,7 +45,8 @@ impl Live {
                 continue;
             }
             self.born(group.id, &group.path, now, out);
-            self.take_over_processes(&group.path, group.id, group.id);
+            let holders = self.take_over_processes(&group.path, group.id, group.id);
+            processes.insert(group.id, holders);
             if !before {
                 let reason = "the agent was there before the watch began";
                 self.gap(group.id, reason, 0, out);
@@ -51,23 +58,29 @@ impl Live {
             if let Some(agent) = owners.get(parent(&group.path)).copied()
                 && self.kernel.watched(group.id).is_none()
             {
-                self.watch_too(&group.path, group.id, agent);
+                let holders = self.watch_too(&group.path, group.id, agent);
+                processes.entry(agent).or_default().extend(holders);
                 owners.insert(group.path, agent);
             }
         }
+        for (agent, holders) in processes {
+            self.take_over_sockets(agent, holders, out)?;
+        }
+        Ok(())
     }
 
     /// A cgroup below an agent's, from before the watch.
-    fn watch_too(&mut self, path: &str, cgroup: u64, agent: u64) {
+    fn watch_too(&mut self, path: &str, cgroup: u64, agent: u64) -> Vec<Holder> {
         if let Err(error) = self.kernel.watch(cgroup, agent, boot_time()) {
             tracing::error!(cgroup = path, "cannot watch a part of an agent: {error:#}");
             self.no_room(agent);
         }
-        self.take_over_processes(path, cgroup, agent);
+        self.take_over_processes(path, cgroup, agent)
     }
 
     /// Brings in the processes that are in a cgroup already, here and in the kernel.
-    fn take_over_processes(&mut self, path: &str, cgroup: u64, agent: u64) {
+    fn take_over_processes(&mut self, path: &str, cgroup: u64, agent: u64) -> Vec<Holder> {
+        let mut holders = Vec::new();
         let list = std::fs::read_to_string(self.cgroups.dir(path).join("cgroup.procs"));
         for pid in list
             .unwrap_or_default()
@@ -77,15 +90,20 @@ impl Live {
             let Some(process) = self.pipeline.take_over(pid, boot_time()) else {
                 continue;
             };
-            let start = ProcessKey {
+            let key = ProcessKey {
                 pid,
                 start: process.start,
             };
-            if let Err(error) = self.kernel.remember(pid, agent, cgroup, start.start_ns()) {
+            holders.push(Holder {
+                process: key,
+                cgroup,
+            });
+            if let Err(error) = self.kernel.remember(pid, agent, cgroup, key.start_ns()) {
                 tracing::error!(pid, "cannot follow a process of an agent: {error:#}");
                 self.no_room(agent);
             }
         }
+        holders
     }
 
     /// A cgroup that may be an agent exists and is watched.

@@ -7,6 +7,7 @@
 mod agents;
 mod coverage;
 mod losses;
+mod sockets;
 mod takeover;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -181,7 +182,7 @@ impl Live {
             losses: losses::Losses::new()?,
             recording: None,
         };
-        live.adopt(out);
+        live.adopt(out)?;
         live.take_over(legacy, out);
         Ok(live)
     }

@@ -20,7 +20,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::SkBuffContext;
 
 use crate::address::{IPPROTO_TCP, TCP_LISTEN};
-use crate::maps::PAYLOAD;
+use crate::maps::{OWNERS, PAYLOAD};
 use crate::sock::{self, ESTABLISHED, Sock, TAKEN_OVER};
 use crate::{emit, task};
 use head::Part;
@@ -58,6 +58,9 @@ pub fn packet(ctx: &SkBuffContext, way: u32) {
     let Some(packet) = parse::parse(ctx) else {
         return;
     };
+    if socket.tgid == 0 {
+        own(socket);
+    }
     if packet.protocol == IPPROTO_TCP && socket.flags & ESTABLISHED == 0 {
         // SAFETY: a socket from the context, checked for null.
         let full = unsafe { bpf_sk_fullsock(sk) };
@@ -83,7 +86,7 @@ pub fn packet(ctx: &SkBuffContext, way: u32) {
 }
 
 /// A socket of an agent that was not seen being made: it is older than the
-/// watch. Its owner is not known, its agent is.
+/// watch. Its agent is known; its owner, once user space has found it.
 #[inline(always)]
 fn take_over<'a>(ctx: &SkBuffContext, sk: *mut bpf_sock) -> Option<&'a mut Sock> {
     // SAFETY: the hook's context.
@@ -115,6 +118,17 @@ fn take_over<'a>(ctx: &SkBuffContext, sk: *mut bpf_sock) -> Option<&'a mut Sock>
         generation: 0,
     });
     Some(socket)
+}
+
+/// Notes whose socket this is, if user space has found that out.
+#[inline(always)]
+fn own(socket: &mut Sock) {
+    // SAFETY: read of plain integers, which nobody changes.
+    if let Some(owner) = unsafe { OWNERS.get(socket.flow.cookie) } {
+        socket.start = owner.start;
+        socket.tgid = owner.tgid;
+        let _ = OWNERS.remove(socket.flow.cookie);
+    }
 }
 
 /// Sends up what is wanted of a packet with payload.

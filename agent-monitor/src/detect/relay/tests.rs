@@ -36,6 +36,7 @@ fn flow(cookie: u64, agent: u64, remote: [u8; 4], begun: u64) -> Flow {
         remote: Some(address(remote)),
         begun,
         established: Some(begun),
+        is_found: false,
         protocol: None,
         server_name: None,
         is_ambiguous: false,
