@@ -51,12 +51,10 @@ pub fn of_process(pid: u32, limit: usize) -> (Vec<Socket>, bool) {
     else {
         return (found, true);
     };
-    let mut looked = 0;
-    for number in numbers(pid) {
+    for (looked, number) in numbers(pid).enumerate() {
         if looked == limit {
             return (found, false);
         }
-        looked += 1;
         // One that was closed meanwhile is not there any more.
         let fetched = pidfd_getfd(process.as_fd(), number, PidfdGetfdFlags::empty());
         found.extend(
