@@ -165,7 +165,7 @@ fn mining_on_a_connection_from_before_is_found_and_names_its_process() {
             .as_array()
             .unwrap()
             .contains(&pool["id"])
-            || alert.to_string().contains(&format!("{SERVER}")),
+            || alert.to_string().contains(&SERVER.to_string()),
         "{alert:#}"
     );
     let events = Events(monitor.stop().unwrap());
