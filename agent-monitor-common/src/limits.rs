@@ -7,6 +7,9 @@ pub const PAYLOAD_RING_BYTES: u32 = 8 << 20;
 
 /// Cgroups that can be watched at once, nested ones included.
 pub const MAX_WATCHED: u32 = 16_384;
+/// Cgroups of one agent that can be watched at once: whoever may make cgroups must
+/// not fill the map for all.
+pub const MAX_AGENT_CGROUPS: u64 = 1_024;
 /// Agents that can be watched at once.
 pub const MAX_AGENTS: u32 = 4_096;
 /// Processes of agents that can be tracked at once.

@@ -11,6 +11,8 @@ pub struct Watch {
     pub agent: u64,
     /// Nanoseconds since boot at which the watch began.
     pub since: u64,
+    /// Not 0: it counts among the agent's cgroups ([`AgentState::cgroups`]).
+    pub counted: u64,
 }
 
 /// Value of the `NURSERIES` map: cgroups below which agents are born.
@@ -106,6 +108,8 @@ pub struct AgentState {
     pub emitted: [u64; kind::MOST],
     /// Records of each [`kind`] lost, by [`LossReason`].
     pub lost: [[u64; kind::MOST]; LOSS_REASONS],
+    /// Cgroups of it that the kernel side watches since their birth.
+    pub cgroups: u64,
 }
 
 /// Value of the `TOLD` map: what of an agent has been told, for a daemon that

@@ -7,11 +7,12 @@
 //! whose ids collide with v2's.
 
 use agent_monitor_common::event::{Cgroup, WithData, cgroup_action, kind};
-use agent_monitor_common::limits::PATH_CAP;
+use agent_monitor_common::limits::{MAX_AGENT_CGROUPS, PATH_CAP};
 use agent_monitor_common::policy::{AgentState, Nursery, Watch};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel_str};
 use aya_ebpf::programs::BtfTracePointContext;
 
+use crate::atomic;
 use crate::emit;
 use crate::maps::{AGENTS, EVENTS, NURSERIES, WATCHED, global};
 use crate::task;
@@ -98,10 +99,13 @@ pub fn rmdir(ctx: &BtfTracePointContext) -> i32 {
         return 0;
     };
     let _ = NURSERIES.remove(place.id);
-    let Some(agent) = task::agent_of_cgroup(place.id) else {
+    // SAFETY: read of plain integers, which are not changed while it exists.
+    let Some(&Watch { agent, counted, .. }) = (unsafe { WATCHED.get(place.id) }) else {
         return 0;
     };
-    let _ = WATCHED.remove(place.id);
+    if WATCHED.remove(place.id).is_ok() && counted != 0 {
+        uncount(agent);
+    }
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     report(ctx, &place, cgroup_action::RMDIR, agent, now, None);
@@ -158,11 +162,55 @@ fn bear(id: u64, now: u64) -> u64 {
     id
 }
 
+/// Watches a cgroup as part of an agent, if that has not too many already. Beyond,
+/// its processes are still known by who forked them.
 #[inline(always)]
 fn watch(id: u64, agent: u64, now: u64) {
-    if WATCHED.insert(id, Watch { agent, since: now }, 0).is_err() {
+    let Some(state) = AGENTS.get_ptr_mut(agent) else {
+        return;
+    };
+    // SAFETY: a value of AGENTS, valid while the program runs.
+    let before = unsafe { atomic::fetch_add(&raw mut (*state).cgroups, 1) };
+    let watch = Watch {
+        agent,
+        since: now,
+        counted: 1,
+    };
+    if before >= MAX_AGENT_CGROUPS || WATCHED.insert(id, watch, 0).is_err() {
+        uncount(agent);
         emit::no_room(agent);
     }
+}
+
+/// One cgroup less.
+#[inline(always)]
+fn uncount(agent: u64) {
+    if let Some(state) = AGENTS.get_ptr_mut(agent) {
+        // SAFETY: a value of AGENTS, valid while the program runs.
+        unsafe { atomic::fetch_add(&raw mut (*state).cgroups, 1_u64.wrapping_neg()) };
+    }
+}
+
+/// A process was born elsewhere than where its parent is (clone3 with
+/// CLONE_INTO_CGROUP): no attach tells of it. Its path is left to user space.
+#[inline(always)]
+pub fn born_into(cgroup: u64, from: u64, agent: u64, tgid: u32, start: u64, now: u64) {
+    emit::record::<Cgroup>(&EVENTS, kind::CGROUP, agent, now, |record| {
+        let mut header = emit::header::<Cgroup>(kind::CGROUP, now, agent);
+        header.tgid = tgid;
+        header.start = start;
+        header.cgroup = from;
+        let value = Cgroup {
+            header,
+            id: cgroup,
+            parent: 0,
+            action: cgroup_action::ATTACH,
+            path_len: 0,
+        };
+        // SAFETY: the place is a reservation of this type.
+        unsafe { record.write(value) };
+        true
+    });
 }
 
 #[inline(always)]

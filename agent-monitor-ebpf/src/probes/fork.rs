@@ -8,6 +8,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 
 use crate::emit;
 use crate::maps::{EVENTS, global};
+use crate::probes::cgroup;
 use crate::task;
 
 /// Remembers a new process of an agent and reports it.
@@ -17,8 +18,8 @@ pub fn fork(ctx: &BtfTracePointContext) -> i32 {
     let parent = task::current_tgid();
     // The child's own cgroup: clone3 with CLONE_INTO_CGROUP puts it elsewhere
     // than its parent.
-    let cgroup = task::cgroup(child);
-    let Some(agent) = task::current_agent(cgroup, parent) else {
+    let own = task::cgroup(child);
+    let Some(agent) = task::current_agent(own, parent) else {
         return 0;
     };
     let tgid: u32 = task::read(child, global!(OFFSETS.task_tgid));
@@ -27,12 +28,12 @@ pub fn fork(ctx: &BtfTracePointContext) -> i32 {
         return 0; // a thread
     }
     let start: u64 = task::read(child, global!(OFFSETS.task_start));
-    task::remember(tgid, agent, cgroup, start);
+    task::remember(tgid, agent, own, start);
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     emit::record::<Fork>(&EVENTS, kind::FORK, agent, now, |record| {
         let mut header = emit::header::<Fork>(kind::FORK, now, agent);
-        header.cgroup = cgroup;
+        header.cgroup = own;
         header.tgid = parent;
         header.tid = aya_ebpf::helpers::bpf_get_current_pid_tgid() as u32;
         header.start = task::start(task::current());
@@ -47,5 +48,10 @@ pub fn fork(ctx: &BtfTracePointContext) -> i32 {
         unsafe { record.write(record_value) };
         true
     });
+    let from = task::current_cgroup();
+    if from != own {
+        // After the fork, which tells who this is.
+        cgroup::born_into(own, from, agent, tgid, start, now + 1);
+    }
     0
 }

@@ -263,7 +263,15 @@ impl Kernel {
                 .context(full)?;
         }
         self.watched
-            .insert(cgroup, Plain(Watch { agent, since }), 0)
+            .insert(
+                cgroup,
+                Plain(Watch {
+                    agent,
+                    since,
+                    counted: 0,
+                }),
+                0,
+            )
             .context(full)
     }
 

@@ -118,6 +118,13 @@ impl CgroupFs {
         Ok(fs::symlink_metadata(self.dir(path))?.ino())
     }
 
+    /// The path of a process's cgroup, while it is there.
+    pub fn of_process(pid: u32) -> Option<String> {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("0::"));
+        line.map(str::to_owned)
+    }
+
     /// The path of the cgroup with this id, by walking, at most `limit` cgroups.
     pub fn path_of(&self, id: u64, limit: usize) -> Option<String> {
         let mut found = None;

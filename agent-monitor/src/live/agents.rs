@@ -20,8 +20,15 @@ impl Live {
         // Parents come before children: what lies below an agent is its own.
         let mut owners: HashMap<String, u64> = HashMap::new();
         let mut processes: BTreeMap<u64, Vec<Holder>> = BTreeMap::new();
+        let mut cgroups: HashMap<u64, u64> = HashMap::new();
         for group in scan.groups {
             if let Some(agent) = owners.get(parent(&group.path)).copied() {
+                let count = cgroups.entry(agent).or_default();
+                *count += 1;
+                if *count > MAX_AGENT_CGROUPS {
+                    self.no_room(agent);
+                    continue;
+                }
                 let holders = self.watch_too(&group.path, group.id, agent);
                 processes.entry(agent).or_default().extend(holders);
                 owners.insert(group.path, agent);

@@ -17,8 +17,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_monitor_common::event::kind;
-use agent_monitor_common::limits::MAX_AGENTS;
+use agent_monitor_common::event::{self as wire, kind};
+use agent_monitor_common::limits::{MAX_AGENT_CGROUPS, MAX_AGENTS, PATH_CAP};
 use agent_monitor_common::policy::{AgentState as KernelState, CLASSES, Settings, Told};
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
@@ -50,6 +50,8 @@ const MAX_HELD: usize = 4_096;
 const MAX_HELD_IN_ALL: usize = 16_384;
 /// Cgroups looked at when the watch begins.
 const MAX_SCAN: usize = 65_536;
+/// Cgroups looked at for the path of one that a process was born into and has left.
+const MAX_WALK: usize = 4_096;
 /// How often losses are read from the kernel.
 const LOSS_EVERY: u64 = 500_000_000;
 /// How often what is known of agents is compared with what there is.
@@ -366,10 +368,33 @@ impl Live {
                     self.removed(*id, record.time, out);
                     return Ok(());
                 }
+                CgroupAction::Entered if path.is_empty() => {
+                    let bytes = self.with_path(&bytes, *id, record.process.pid);
+                    return self.pass(header.agent, bytes, out);
+                }
                 _ => {}
             }
         }
         self.pass(header.agent, bytes, out)
+    }
+
+    /// A record of a cgroup, with the path that the kernel side could not tell:
+    /// that of the process, else that of the cgroup with this id.
+    fn with_path(&self, bytes: &Bytes, id: u64, pid: u32) -> Bytes {
+        let fits = |path: &String| self.cgroups.id(path).is_ok_and(|found| found == id);
+        let path = CgroupFs::of_process(pid)
+            .filter(fits)
+            .or_else(|| self.cgroups.path_of(id, MAX_WALK));
+        let fixed = bytes.get(..size_of::<wire::Cgroup>());
+        let (Some(path), Some(fixed)) = (path, fixed) else {
+            return bytes.clone();
+        };
+        let mut cgroup: wire::Cgroup = bytemuck::pod_read_unaligned(fixed);
+        let path = &path.as_bytes()[..path.len().min(PATH_CAP)];
+        // At most PATH_CAP, which is small.
+        cgroup.path_len = path.len() as u32;
+        cgroup.header.len = (fixed.len() + path.len()) as u32;
+        [bytemuck::bytes_of(&cgroup), path].concat().into()
     }
 
     /// Something of an agent could not be remembered in a map of the kernel's.
