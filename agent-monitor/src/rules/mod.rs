@@ -2,7 +2,7 @@
 //!
 //! A rule is a YAML document in Sigma's form ([`rule`]). Its selections become a
 //! typed tree ([`tree`]) over the fields of an event ([`fields`]), its texts an
-//! index ([`index`]) that leaves out rules that cannot match. [`set`] reads and
+//! index (`index.rs`) that leaves out rules that cannot match. [`set`] reads and
 //! checks files together, [`engine`] asks, [`incidents`] folds.
 
 #![forbid(unsafe_code)]

@@ -2,8 +2,8 @@
 //! budgets, measured on this machine and judged.
 //!
 //! The yardstick is the kernel's own statistics: nanoseconds of a subject's
-//! programs, summed over the work that is done. [`cost`] compares subjects on the
-//! same work in the same run; [`capacity`] measures what only agent-monitor has.
+//! programs, summed over the work that is done. `cost` compares subjects on the
+//! same work in the same run; `capacity` measures what only agent-monitor has.
 
 mod capacity;
 mod cost;

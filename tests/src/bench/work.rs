@@ -54,7 +54,7 @@ pub enum Server {
     Close,
     /// Keeps what it accepts, and does not read.
     Keep,
-    /// Echoes messages of [`PING`] bytes, and reads streams.
+    /// Echoes messages of `PING` bytes, and reads streams.
     Serve,
 }
 
