@@ -3,10 +3,10 @@
 
 use agent_monitor_common::event::{
     Bound, Burst, Cgroup, Closed, Connect, Device, Endpoint, Established, Exec, Exit, FlowId, Fork,
-    Head, Header, Segment, Socket, Uncovered, Unstarted,
+    Found, Head, Header, Segment, Socket, Uncovered, Unstarted,
 };
 use agent_monitor_common::policy::{
-    AgentState, FlowControl, Nursery, Offsets, Settings, Task, Told, Watch,
+    AgentState, FlowControl, Nursery, Offsets, Owner, Settings, Task, Told, Watch,
 };
 
 /// Lists the types, each as a member of no size.
@@ -32,6 +32,6 @@ macro_rules! shared {
 }
 
 shared! {
-    Header FlowId Endpoint Fork Exec Exit Cgroup Connect Established Closed Socket Bound Unstarted Head Burst Segment Device Uncovered
-    Watch Nursery FlowControl AgentState Told Task Settings Offsets
+    Header FlowId Endpoint Fork Exec Exit Cgroup Connect Established Closed Socket Bound Unstarted Head Burst Segment Device Uncovered Found
+    Watch Owner Nursery FlowControl AgentState Told Task Settings Offsets
 }

@@ -62,10 +62,12 @@ fn shared() -> Vec<Shared> {
         Segment { header, flow, offset, bytes, direction, pad }
         Device { header, major, minor, access, class, refused, pad }
         Uncovered { header, comm, inode, socket_cgroup, remote, reason, family, protocol, pad }
-        Watch { agent, since }
+        Found { header, flow, local, remote, protocol, direction }
+        Watch { agent, since, counted }
+        Owner { start, tgid, pad }
         Nursery { depth, pad }
         FlowControl { head_cap, flags }
-        AgentState { window, used, emitted, lost }
+        AgentState { window, used, emitted, lost, cgroups }
         Told { time, records, lost }
         Task { agent, cgroup, start, last_rx_flow, last_rx_time }
         Settings { quota, watch_containers, pad }
