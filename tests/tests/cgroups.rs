@@ -183,8 +183,19 @@ fn an_agent_that_makes_too_many_cgroups_loses_its_own_and_is_still_followed_in_t
     let child = |number: u64| dir.join(format!("c{number}"));
     let before = dir.join("before");
     fs::create_dir(&before).unwrap();
+    // The reader of `tail` may not fall behind: its queue would drop what is looked for.
+    let keep_up = |action: &str, name: String| {
+        let told = |it: &serde_json::Value| {
+            let path = it["cgroup"]["path"].as_str();
+            it["cgroup"]["action"] == action && path.is_some_and(|path| path.ends_with(&name))
+        };
+        watched.monitor().wait_for(&name, SOON, told).unwrap();
+    };
     for number in 0..MAX_AGENT_CGROUPS + 10 {
         fs::create_dir(child(number)).unwrap();
+        if number % 200 == 199 && number < MAX_AGENT_CGROUPS - 1 {
+            keep_up("created", format!("/c{number}"));
+        }
     }
     // Who moves into one beyond the cap is told of as of any other.
     let join = format!(
@@ -208,6 +219,9 @@ fn an_agent_that_makes_too_many_cgroups_loses_its_own_and_is_still_followed_in_t
     // What is removed makes room.
     for number in 0..MAX_AGENT_CGROUPS + 10 {
         fs::remove_dir(child(number)).unwrap();
+        if number % 200 == 199 && number < MAX_AGENT_CGROUPS - 1 {
+            keep_up("removed", format!("/c{number}"));
+        }
     }
     let losses = |events: &Events| -> u64 {
         let losses = events.of_kind("loss");
@@ -217,8 +231,12 @@ fn an_agent_that_makes_too_many_cgroups_loses_its_own_and_is_still_followed_in_t
             .sum()
     };
     for number in 0..MAX_AGENT_CGROUPS - 1 {
-        fs::create_dir(child(number)).unwrap();
-        fs::remove_dir(child(number)).unwrap();
+        let child = dir.join(format!("d{number}"));
+        fs::create_dir(&child).unwrap();
+        fs::remove_dir(&child).unwrap();
+        if number % 100 == 99 {
+            keep_up("removed", format!("/d{number}"));
+        }
     }
     let events = watched.events().unwrap();
     events.exec("beyond the cap").unwrap();

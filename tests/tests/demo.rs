@@ -28,7 +28,7 @@ fn passes_without_docker_and_says_so() {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}{errors}");
     assert!(said.contains("the agent is a plain cgroup"), "{said}");
-    assert!(said.contains("PASSED: 3 of 3 expected"), "{said}");
+    assert!(said.contains("PASSED: 4 of 4 expected"), "{said}");
     assert!(
         said.contains("ALERT critical/high mining-pool-protocol"),
         "the live view shows alerts: {said}"
