@@ -43,6 +43,12 @@ pub mod kind {
     pub const UNCOVERED: u32 = 20;
     /// [`super::Found`]: written by user space when a watch begins.
     pub const FOUND: u32 = 21;
+    /// [`super::Datagram`]
+    pub const DATAGRAM: u32 = 24;
+    /// [`super::DatagramBurst`]
+    pub const DATAGRAM_BURST: u32 = 25;
+    /// [`super::Released`]
+    pub const RELEASED: u32 = 26;
 
     /// No record, but something that a map had no room to remember: a process,
     /// a socket, a cgroup. Only counted.
@@ -73,6 +79,9 @@ pub mod kind {
             UNSTARTED => "unstarted",
             UNCOVERED => "uncovered",
             FOUND => "found",
+            DATAGRAM => "datagram",
+            DATAGRAM_BURST => "datagram_burst",
+            RELEASED => "released",
             _ => "other",
         }
     }
@@ -111,17 +120,24 @@ pub struct WithData<T, const N: usize> {
     pub data: [u8; N],
 }
 
-/// A flow: a socket, and which of its connections. A socket's cookie outlives
-/// `connect(AF_UNSPEC)` and a second connect().
+/// A flow: a socket, and which of its connections or peers. A socket's cookie
+/// outlives `connect(AF_UNSPEC)` and a second connect().
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 pub struct FlowId {
     /// The kernel's socket cookie.
     pub cookie: u64,
-    /// Counted at each TCP connect() of this socket.
+    /// Counted at each connect() of this socket. With [`PEER_FLOW`] set: one peer
+    /// of a datagram socket that is not connected to it.
     pub generation: u64,
 }
+
+/// High bit of [`FlowId::generation`]: the rest is the peer's address. For IPv4 it
+/// is exact: the protocol in bits 48 to 55, then the address, then the port.
+pub const PEER_FLOW: u64 = 1 << 63;
+/// With [`PEER_FLOW`]: an IPv6 peer, whose address, port and protocol are hashed.
+pub const PEER_HASHED: u64 = 1 << 62;
 
 /// An address and port. IPv4 is kept v4-mapped (RFC 4291, 2.5.5.2).
 #[repr(C)]
@@ -538,4 +554,65 @@ pub struct Found {
     pub protocol: u32,
     /// Guessed: [`direction::IN`] where a socket of the agent listens on its local port.
     pub direction: u32,
+}
+
+/// Bytes of a datagram, or of a packet that is neither TCP's nor UDP's. One
+/// datagram may fill several, one after the other.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Datagram {
+    /// Common part; the same time for all of one datagram.
+    pub header: Header,
+    /// The flow.
+    pub flow: FlowId,
+    /// This end, from the packet. The port is 0 where there is none.
+    pub local: Endpoint,
+    /// The other end, as the program named it: what a translation of addresses
+    /// makes of it on the way is not seen by the program either.
+    pub remote: Endpoint,
+    /// One of [`direction`].
+    pub direction: u32,
+    /// `IPPROTO_*` of the packet.
+    pub protocol: u32,
+    /// Place of the bytes that follow in the datagram.
+    pub offset: u32,
+    /// Bytes of the datagram: UDP's payload, the payload of an ICMP echo, of
+    /// other packets all after the IP header.
+    pub len: u32,
+    /// How many of them go up, in this record and others.
+    pub captured: u32,
+    /// Not 0: this is several datagrams of that many bytes each, the last one
+    /// shorter, sent or received at once (UDP_SEGMENT, UDP_GRO; udp(7)).
+    pub segment: u32,
+    /// Bytes that follow.
+    pub data_len: u32,
+    /// Padding.
+    pub pad: u32,
+}
+
+/// Datagrams in one direction of a flow with no long quiet between them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct DatagramBurst {
+    /// As of a stream, its `offset` the bytes that went before in this direction.
+    pub burst: Burst,
+    /// As [`Datagram::remote`].
+    pub remote: Endpoint,
+    /// As [`Datagram::protocol`].
+    pub protocol: u32,
+    /// Padding.
+    pub pad: u32,
+}
+
+/// A socket of datagrams is gone, and with it all of its flows.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Released {
+    /// Common part: who made the socket.
+    pub header: Header,
+    /// The socket's cookie, and how often it was connected.
+    pub flow: FlowId,
 }

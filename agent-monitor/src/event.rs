@@ -348,17 +348,66 @@ pub struct Exit {
     pub runtime_ns: Option<u64>,
 }
 
-/// Transport protocol of a flow.
-#[derive(
-    Clone, Copy, Default, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
+/// Transport protocol of a flow: `tcp`, `udp`, `icmp`, `icmp6`, or the number that
+/// the IP header has for another one, as a string.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Transport {
     /// TCP.
     #[default]
     Tcp,
     /// UDP.
     Udp,
+    /// ICMP.
+    Icmp,
+    /// ICMP for IPv6.
+    Icmp6,
+    /// Another one, by its number (IANA, "Assigned Internet Protocol Numbers").
+    Other(u8),
+}
+
+impl Transport {
+    /// By its number.
+    pub fn of(protocol: u32) -> Self {
+        match protocol {
+            1 => Self::Icmp,
+            6 => Self::Tcp,
+            17 => Self::Udp,
+            58 => Self::Icmp6,
+            // The IP header has eight bits for it.
+            other => Self::Other(other.to_le_bytes()[0]),
+        }
+    }
+}
+
+impl std::fmt::Display for Transport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp => f.write_str("tcp"),
+            Self::Udp => f.write_str("udp"),
+            Self::Icmp => f.write_str("icmp"),
+            Self::Icmp6 => f.write_str("icmp6"),
+            Self::Other(number) => number.fmt(f),
+        }
+    }
+}
+
+impl Serialize for Transport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Transport {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(from)?;
+        let named = [Self::Tcp, Self::Udp, Self::Icmp, Self::Icmp6];
+        let named = named.into_iter().find(|it| it.to_string() == name);
+        match (named, name.parse()) {
+            (Some(named), _) => Ok(named),
+            (None, Ok(number)) => Ok(Self::Other(number)),
+            (None, Err(error)) => Err(serde::de::Error::custom(error)),
+        }
+    }
 }
 
 /// Who began a flow.
@@ -401,13 +450,16 @@ pub enum Outcome {
 pub struct Network {
     /// Flow id.
     pub flow: String,
-    /// TCP or UDP.
+    /// Over what.
     pub transport: Transport,
     /// This end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local: Option<Address>,
     /// The other end.
     pub remote: Address,
+    /// The name that the agent's resolver gave the other end's address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<Arc<str>>,
     /// What became of it.
     pub result: Outcome,
 }
@@ -418,7 +470,7 @@ pub struct Network {
 pub struct Dns {
     /// Flow id.
     pub flow: String,
-    /// TCP or UDP.
+    /// Over what.
     pub transport: Transport,
     /// This end.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -436,8 +488,9 @@ pub struct Dns {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rcode: Option<String>,
     /// What the records of the answer say, in the form of zone files, at most 32.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub answers: Vec<String>,
+    /// Absent in a question.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answers: Option<Vec<String>>,
     /// Part of the message was missing.
     #[serde(skip_serializing_if = "is_false")]
     pub truncated: bool,
@@ -476,7 +529,7 @@ pub struct Flow {
     pub state: FlowState,
     /// Who began it.
     pub direction: Direction,
-    /// TCP or UDP.
+    /// Over what.
     pub transport: Transport,
     /// This end.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -489,7 +542,8 @@ pub struct Flow {
         deserialize_with = "forever_some"
     )]
     pub protocol: Option<Word>,
-    /// The name of the server that is asked for: SNI, Host, or what a proxy is to connect to.
+    /// Name of the other end: what is asked for by name (SNI, Host, what a proxy is
+    /// to connect to), else what the agent's resolver gave for its address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<Arc<str>>,
     /// What became of it.

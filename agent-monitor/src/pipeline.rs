@@ -13,7 +13,7 @@ use crate::decode::{self, Body, CgroupAction, DeviceClass, ProcessKey, Record};
 use crate::detect::blind::Hole;
 use crate::detect::mining::Mining;
 use crate::detect::relay::{Relays, Risen};
-use crate::detect::{Finding, blind, ssh_command, tool, tunnel};
+use crate::detect::{Finding, Subject, blind, ssh_command, tool, tunnel};
 use crate::enrich::devices::Devices;
 use crate::enrich::process::{Exec, Fork, Processes};
 use crate::event::{
@@ -192,6 +192,7 @@ impl Pipeline {
         self.lost.remove(&id);
         self.holes.remove(&id);
         self.incidents.forget(id);
+        self.flows.names.forget(id);
     }
 
     /// Processes that were forgotten because there were too many.
@@ -364,6 +365,7 @@ impl Pipeline {
 
     fn network(&mut self, record: &Record, out: &mut Vec<Event>) {
         let mut consequences = Vec::new();
+        let mut learnt = Vec::new();
         let Self {
             flows,
             relays,
@@ -372,11 +374,24 @@ impl Pipeline {
             ..
         } = self;
         flows.apply(record, |flow, change| {
+            if let Change::Fact(Fact::Dns(fact)) = &change
+                && flow.is_outbound()
+            {
+                learnt.push(fact.message.clone());
+            }
             consequences.push(consequence(
                 record, flow, &change, relays, mining, processes,
             ));
         });
-        for consequence in consequences {
+        for message in learnt {
+            for (ip, name, ttl) in message.addresses() {
+                flows.names.learn(record.agent, ip, name, ttl, record.time);
+            }
+        }
+        for mut consequence in consequences {
+            for finding in &mut consequence.findings {
+                self.name(finding);
+            }
             let id = consequence
                 .event
                 .map(|(process, body)| self.emit(record.agent, record.time, process, body, out));
@@ -389,11 +404,28 @@ impl Pipeline {
             for risen in &consequence.risen {
                 let process = self.processes.get(risen.inside.connector);
                 let finding = tunnel::relayed(risen, process.as_ref(), record.time);
-                if let Some(finding) = finding {
+                if let Some(mut finding) = finding {
+                    self.name(&mut finding);
                     let told = [&risen.outside.event, &risen.inside.event];
                     let told: Vec<Arc<str>> = told.into_iter().flatten().cloned().collect();
                     self.find(&finding, &told, out);
                 }
+            }
+        }
+    }
+
+    /// Adds to a finding's evidence what the other ends of its flows are called.
+    fn name(&self, finding: &mut Finding) {
+        for subject in &finding.subjects {
+            let Subject::Flow(id) = subject else {
+                continue;
+            };
+            let flow = self.flows.get(*id);
+            let remote = flow.and_then(|flow| Some((flow.resolved_name.as_ref()?, flow.remote?)));
+            if let Some((name, remote)) = remote {
+                finding
+                    .evidence
+                    .push(format!("{} is {name}, as the agent was told", remote.ip));
             }
         }
     }
@@ -516,6 +548,9 @@ fn consequence(
     let body = match change {
         Change::Attempted => network_body(flow, Outcome::Attempted).map(event::Body::Connect),
         Change::Sent => network_body(flow, Outcome::Attempted).map(event::Body::Send),
+        Change::Opened if flow.is_datagrams => {
+            flow_body(flow, FlowState::Open, Vec::new(), record.time)
+        }
         Change::Opened if flow.direction == Some(Direction::Inbound) => {
             network_body(flow, Outcome::Established).map(event::Body::Accept)
         }
@@ -627,6 +662,7 @@ fn network_body(flow: &Flow, result: Outcome) -> Option<event::Network> {
         transport: flow.transport,
         local: flow.local,
         remote: flow.remote?,
+        server_name: flow.name().cloned(),
         result,
     })
 }
@@ -645,7 +681,9 @@ fn dns_body(flow: &Flow, fact: &dns::Fact) -> Option<event::Body> {
         rcode: message
             .is_response
             .then(|| message.code.name().into_owned()),
-        answers: answers.map(|answer| answer.data.clone()).collect(),
+        answers: message
+            .is_response
+            .then(|| answers.map(|answer| answer.data.clone()).collect()),
         truncated: message.is_truncated,
     })))
 }
@@ -666,7 +704,7 @@ fn flow_body(flow: &Flow, state: FlowState, facts: Vec<String>, now: u64) -> Opt
         local: flow.local,
         remote: flow.remote?,
         protocol: flow.protocol,
-        server_name: flow.server_name.clone(),
+        server_name: flow.name().cloned(),
         result: match (flow.result, flow.established) {
             (Some(result), _) => result,
             (None, Some(_)) => Outcome::Established,

@@ -121,6 +121,22 @@ pub enum Body {
     Bind(Bound),
     /// A socket listens.
     Listen(Bound),
+    /// Bytes of a datagram.
+    Datagram(Datagram),
+    /// Datagrams with no long quiet between them.
+    DatagramBurst {
+        /// How many.
+        burst: Burst,
+        /// The other end.
+        remote: Address,
+        /// `IPPROTO_*`.
+        protocol: u32,
+    },
+    /// A socket of datagrams is gone.
+    Released {
+        /// Its cookie, and how often it was connected.
+        flow: FlowId,
+    },
     /// Bytes from the head of a flow.
     Head(Head),
     /// Segments with no long quiet between them.
@@ -281,6 +297,49 @@ pub struct Burst {
     pub data: Bytes,
 }
 
+/// See [`wire::Datagram`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Datagram {
+    /// The flow.
+    pub flow: FlowId,
+    /// This end.
+    pub local: Address,
+    /// The other end.
+    pub remote: Address,
+    /// Direction.
+    pub way: Way,
+    /// `IPPROTO_*`.
+    pub protocol: u32,
+    /// Place of the bytes in the datagram.
+    pub offset: u32,
+    /// Bytes of the datagram.
+    pub len: u32,
+    /// How many of them come.
+    pub captured: u32,
+    /// Not 0: several datagrams of that many bytes.
+    pub segment: u32,
+    /// Payload.
+    pub data: Bytes,
+}
+
+impl From<&Head> for Datagram {
+    /// Datagrams were once told of as a stream's head, a record each.
+    fn from(head: &Head) -> Self {
+        Self {
+            flow: head.flow,
+            local: head.local,
+            remote: head.remote,
+            way: head.way,
+            protocol: head.protocol,
+            offset: 0,
+            len: head.segment_left,
+            captured: u32::try_from(head.data.len()).unwrap_or(u32::MAX),
+            segment: 0,
+            data: head.data.clone(),
+        }
+    }
+}
+
 /// Why bytes are no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -335,7 +394,19 @@ pub fn record(bytes: &Bytes) -> Result<Record, Error> {
         kind::ESTABLISHED => established(&bytes)?,
         kind::CLOSED => socket::closed(&bytes)?,
         kind::HEAD => head(&bytes)?,
-        kind::BURST => burst(&bytes)?,
+        kind::BURST => Body::Burst(burst(fixed::<wire::Burst>(&bytes)?.0)?),
+        kind::DATAGRAM => datagram(&bytes)?,
+        kind::DATAGRAM_BURST => {
+            let (several, _) = fixed::<wire::DatagramBurst>(&bytes)?;
+            Body::DatagramBurst {
+                burst: burst(several.burst)?,
+                remote: address(several.remote)?,
+                protocol: several.protocol,
+            }
+        }
+        kind::RELEASED => Body::Released {
+            flow: fixed::<wire::Released>(&bytes)?.0.flow,
+        },
         kind::SEGMENT => {
             let (segment, _) = fixed::<wire::Segment>(&bytes)?;
             Body::Segment {
@@ -506,13 +577,35 @@ fn head(bytes: &Bytes) -> Result<Body, Error> {
     }))
 }
 
-fn burst(bytes: &Bytes) -> Result<Body, Error> {
-    let (burst, _) = fixed::<wire::Burst>(bytes)?;
+fn datagram(bytes: &Bytes) -> Result<Body, Error> {
+    let (datagram, rest) = fixed::<wire::Datagram>(bytes)?;
+    let len = size(datagram.data_len)?;
+    let end = datagram.offset.checked_add(datagram.data_len);
+    let fits = end.is_some_and(|end| end <= datagram.captured) && datagram.captured <= datagram.len;
+    if len > CHUNK_LARGE || len > rest.len() || !fits {
+        return Err(Error::Length);
+    }
+    let from = size_of::<wire::Datagram>();
+    Ok(Body::Datagram(Datagram {
+        flow: datagram.flow,
+        local: address(datagram.local)?,
+        remote: address(datagram.remote)?,
+        way: way(datagram.direction)?,
+        protocol: datagram.protocol,
+        offset: datagram.offset,
+        len: datagram.len,
+        captured: datagram.captured,
+        segment: datagram.segment,
+        data: bytes.slice(from..from + len),
+    }))
+}
+
+fn burst(burst: wire::Burst) -> Result<Burst, Error> {
     let len = size(burst.data_len)?;
     if len > BURST_BYTES {
         return Err(Error::Length);
     }
-    Ok(Body::Burst(Burst {
+    Ok(Burst {
         flow: burst.flow,
         way: way(burst.direction)?,
         first: burst.first,
@@ -521,7 +614,7 @@ fn burst(bytes: &Bytes) -> Result<Body, Error> {
         offset: burst.offset,
         packets: burst.packets,
         data: Bytes::copy_from_slice(&burst.data[..len]),
-    }))
+    })
 }
 
 #[cfg(test)]

@@ -66,6 +66,18 @@ fn samples() -> Vec<Vec<u8>> {
             b"SSH-",
         ),
         bytes::<wire::Burst>(kind::BURST, |burst| burst.data_len = 64, &[]),
+        bytes::<wire::Datagram>(
+            kind::DATAGRAM,
+            |datagram| {
+                datagram.data_len = 4;
+                datagram.captured = 4;
+                datagram.len = 10;
+                datagram.remote = remote;
+            },
+            b"\0\x01\x01\0",
+        ),
+        bytes::<wire::DatagramBurst>(kind::DATAGRAM_BURST, |it| it.burst.data_len = 64, &[]),
+        bytes::<wire::Released>(kind::RELEASED, |it| it.flow.cookie = 3, &[]),
         bytes::<wire::Segment>(kind::SEGMENT, |segment| segment.bytes = 44, &[]),
         bytes::<wire::Found>(kind::FOUND, |found| found.remote = remote, &[]),
         bytes::<wire::Device>(kind::DEVICE, |device| device.class = 2, &[]),

@@ -8,6 +8,7 @@ use agent_monitor_common::limits::{BURST_QUIET_NS, HEAD_CAP};
 use agent_monitor_common::policy::{FLOW_SEGMENTS, FlowControl};
 use bytes::Bytes;
 
+use super::datagrams::Datagrams;
 use super::stream::{Next, Stream};
 use super::{Change, Flow};
 use crate::decode::{Burst, Record, Way};
@@ -15,8 +16,9 @@ use crate::event::Transport;
 use crate::protocol::layers::Layers;
 use crate::protocol::{Fact, Input, Side, Wants};
 
-/// Quiet after which a UDP flow is forgotten: it has no end of its own.
-const IDLE_NS: u64 = 60_000_000_000;
+/// Quiet after which a flow of datagrams is over, though its socket is not closed:
+/// what RFC 4787 (REQ-5) recommends to translators of addresses.
+const IDLE_NS: u64 = 300_000_000_000;
 /// Quiet after which an attempt is forgotten: a SYN is repeated for at most
 /// 127 s (net.ipv4.tcp_syn_retries 6).
 const ATTEMPT_NS: u64 = 150_000_000_000;
@@ -49,6 +51,10 @@ pub(super) struct Followed {
     /// The same for a stream that was sent in two versions, by the last one.
     other: Option<Box<Layers>>,
     readings: u32,
+    /// What a flow of datagrams needs; a stream has none.
+    pub datagrams: Option<Box<Datagrams>>,
+    /// Datagrams and their bytes that bursts told of, by direction.
+    pub told: [(u64, u64); 2],
     pub last: u64,
     /// Bytes held, as counted by the table.
     pub counted: usize,
@@ -76,6 +82,7 @@ impl Followed {
                 connector: None,
                 cause: None,
                 transport: Transport::Tcp,
+                is_datagrams: false,
                 direction: None,
                 local: None,
                 remote: None,
@@ -84,6 +91,7 @@ impl Followed {
                 is_found: false,
                 protocol: None,
                 server_name: None,
+                resolved_name: None,
                 is_ambiguous: false,
                 bytes: [0; 2],
                 packets: [0; 2],
@@ -98,6 +106,8 @@ impl Followed {
             layers: None,
             other: None,
             readings: 0,
+            datagrams: None,
+            told: [(0, 0); 2],
             last: record.time,
             counted: 0,
             steered: false,
@@ -117,18 +127,18 @@ impl Followed {
         self.flow.closed.is_some()
     }
 
-    /// Whether nothing will tell of its end and it was quiet for long: UDP, and
-    /// an attempt whose end was lost.
+    /// Whether nothing may tell of its end and it was quiet for long: datagrams,
+    /// and an attempt whose end was lost.
     pub fn is_forgotten(&self, now: u64) -> bool {
         let flow = &self.flow;
         let attempt =
             flow.connector.is_some() && flow.established.is_none() && flow.bytes == [0; 2];
-        let idle = match flow.transport {
+        let idle = match flow.is_datagrams {
             _ if self.is_closed() => return false,
-            Transport::Udp => IDLE_NS,
-            Transport::Tcp if attempt => ATTEMPT_NS,
-            Transport::Tcp if flow.is_found => FOUND_NS,
-            Transport::Tcp => return false,
+            true => IDLE_NS,
+            false if attempt => ATTEMPT_NS,
+            false if flow.is_found => FOUND_NS,
+            false => return false,
         };
         now.saturating_sub(self.last) > idle
     }

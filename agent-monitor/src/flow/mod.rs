@@ -1,18 +1,21 @@
 //! Flows: who talks to whom, how much, in what protocol.
 //!
-//! A flow is (cookie, generation). It may begin with any record: data before
+//! A flow is (cookie, generation), or (cookie, peer) for a datagram socket that is
+//! not connected. It may begin with any record: data before
 //! its connect, or in the middle of its life. What the kernel sends of its
 //! bytes is put in order and fed to the protocol parsers.
 
 pub mod address;
+mod datagrams;
 mod followed;
 mod handshake;
+pub mod names;
 pub mod stream;
 pub mod table;
 
 use std::sync::Arc;
 
-use agent_monitor_common::event::FlowId;
+use agent_monitor_common::event::{FlowId, PEER_FLOW};
 
 use crate::decode::{Burst, ProcessKey};
 use crate::event::{Address, Direction, Outcome, Transport};
@@ -34,8 +37,10 @@ pub struct Flow {
     pub connector: Option<ProcessKey>,
     /// The flow on which data last arrived for the connector, and when.
     pub cause: Option<(FlowId, u64)>,
-    /// TCP or UDP.
+    /// Over what.
     pub transport: Transport,
+    /// It is made of datagrams, each a message, or of a raw socket's packets.
+    pub is_datagrams: bool,
     /// Who began it, if known.
     pub direction: Option<Direction>,
     /// This end.
@@ -53,6 +58,8 @@ pub struct Flow {
     pub protocol: Option<&'static str>,
     /// The name of the server that is asked for: SNI, Host, or what a proxy is to connect to.
     pub server_name: Option<Arc<str>>,
+    /// The name for which the agent's resolver answered the other end's address.
+    pub resolved_name: Option<Arc<str>>,
     /// Some place of a stream was sent with different bytes.
     pub is_ambiguous: bool,
     /// Payload bytes out and in, as of the last burst or the end.
@@ -82,6 +89,11 @@ impl Flow {
             }
             (None, _) => false,
         }
+    }
+
+    /// What the other end is called.
+    pub fn name(&self) -> Option<&Arc<str>> {
+        self.server_name.as_ref().or(self.resolved_name.as_ref())
     }
 
     /// Whether the agent began it; an unknown direction is guessed from the
@@ -131,7 +143,13 @@ pub enum Change {
     Evicted,
 }
 
-/// A flow's id as text.
+/// A flow's id as text: the socket's cookie and how often it had been connected
+/// before, `1f-0`; or the cookie and who the peer is, `1f-p11cb0071010035`, for one
+/// peer of a datagram socket that is not connected to it. Readers should take it
+/// as opaque: it is the same wherever one flow is meant, and of no other.
 pub fn id_text(id: FlowId) -> String {
-    format!("{:x}-{}", id.cookie, id.generation)
+    match id.generation & PEER_FLOW {
+        0 => format!("{:x}-{}", id.cookie, id.generation),
+        _ => format!("{:x}-p{:x}", id.cookie, id.generation & !PEER_FLOW),
+    }
 }

@@ -1,20 +1,22 @@
 //! The table of live flows. Bounded: when it is full, the agents that have most
 //! flows lose those that were quiet longest, and that is counted.
 
+mod datagrams;
 #[cfg(test)]
 mod tests;
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use agent_monitor_common::event::{FlowId, HEAD_OF_LISTENER};
 
 use super::followed::{Followed, Steering, index};
 use super::handshake::Handshakes;
+use super::names::Names;
 use super::{Change, Flow};
-use crate::decode::{Body, Burst, Connect, Head, Record, Way};
-use crate::event::{Address, Direction, Outcome, Transport};
+use crate::decode::{Body, Burst, Connect, Datagram, Head, Record, Way};
+use crate::event::{Address, Direction, Outcome};
 
 /// Flows that are followed at once.
 pub const MAX_FLOWS: usize = 16_384;
@@ -32,7 +34,7 @@ const MAX_HELD: usize = 8 << 20;
 /// How often quiet flows are looked for.
 const SWEEP_NS: u64 = 10_000_000_000;
 /// include/uapi/linux/in.h.
-const IPPROTO_UDP: u32 = 17;
+const IPPROTO_TCP: u32 = 6;
 
 /// Live flows, and the last closed ones.
 #[derive(Default)]
@@ -42,10 +44,16 @@ pub struct Table {
     closed: VecDeque<FlowId>,
     /// Established flows, to find the other end of a loopback pair.
     ends: HashMap<End, FlowId>,
+    /// The same for datagrams.
+    datagram_ends: HashMap<End, FlowId>,
+    /// Flows of datagrams, to find those of one socket.
+    sockets: BTreeSet<FlowId>,
     handshakes: Handshakes,
     /// Bytes that streams hold, and whose they are, oldest first.
     held: usize,
     holding: VecDeque<FlowId>,
+    /// What agents' resolvers answered.
+    pub names: Names,
     /// Wishes for the kernel since they were last taken.
     pub steering: Vec<Steering>,
     /// Flows, and first bytes of flows, dropped because a table was full.
@@ -148,6 +156,13 @@ impl Table {
                 self.settle(*flow, &mut changed);
             }
             Body::Burst(burst) => self.burst(record, burst, &mut changed),
+            Body::Datagram(part) => self.datagram(record, part, &mut changed),
+            Body::DatagramBurst {
+                burst,
+                remote,
+                protocol,
+            } => self.datagram_burst(record, burst, (*remote, *protocol), &mut changed),
+            Body::Released { flow } => self.released(record, flow.cookie, &mut changed),
             Body::Closed(end) => {
                 let Some(followed) = self.entry(record, end.flow, &mut changed) else {
                     return;
@@ -211,16 +226,29 @@ impl Table {
         change: Change,
         changed: &mut impl FnMut(&Flow, Change),
     ) {
-        let Some(followed) = self.entry(record, connect.flow, changed) else {
+        let (id, remote) = (connect.flow, connect.remote);
+        let name = self.names.get(record.agent, remote.ip, record.time);
+        let followed = if connect.protocol == IPPROTO_TCP {
+            self.entry(record, id, changed)
+        } else {
+            if !datagrams::is_peer(id) {
+                self.reconnected(record, id, changed);
+            }
+            self.datagrams(record, id, (remote, connect.protocol), changed)
+        };
+        let Some(followed) = followed else {
             return;
         };
         let flow = &mut followed.flow;
-        flow.remote = Some(connect.remote);
+        // The kernel may tell again of one peer of many.
+        let is_known = datagrams::is_peer(id) && flow.direction.is_some();
+        flow.remote = Some(remote);
+        flow.resolved_name = name;
         flow.connector = Some(record.process);
-        flow.direction = Some(Direction::Outbound);
+        flow.direction.get_or_insert(Direction::Outbound);
         flow.cause = connect.last_rx;
-        if connect.protocol == IPPROTO_UDP {
-            flow.transport = Transport::Udp;
+        if is_known {
+            return;
         }
         changed(flow, change);
     }
@@ -315,14 +343,16 @@ impl Table {
             }
             return;
         }
+        if head.protocol != IPPROTO_TCP {
+            // A recording from before datagrams had records of their own.
+            self.datagram(record, &Datagram::from(head), changed);
+            return;
+        }
         let Some(followed) = self.entry(record, head.flow, changed) else {
             return;
         };
         followed.flow.local.get_or_insert(head.local);
         followed.flow.remote.get_or_insert(head.remote);
-        if head.protocol == IPPROTO_UDP {
-            followed.flow.transport = Transport::Udp;
-        }
         followed.take(
             head.way,
             head.offset,
@@ -408,23 +438,29 @@ impl Table {
 
     /// Forgets flows that will never be told to be over.
     fn forget_quiet(&mut self, now: u64, changed: &mut impl FnMut(&Flow, Change)) {
-        let quiet: Vec<FlowId> = self
+        let quiet: Vec<(FlowId, bool)> = self
             .flows
             .iter()
             .filter(|(_, followed)| followed.is_forgotten(now))
-            .map(|(id, _)| *id)
+            .map(|(id, followed)| (*id, followed.flow.is_datagrams))
             .collect();
-        for id in quiet {
-            self.drop_live(id, changed);
+        for (id, is_datagrams) in quiet {
+            if is_datagrams {
+                self.end_datagrams(id, now, changed);
+            } else {
+                self.drop_live(id, changed);
+            }
         }
     }
 
     /// Drops what was quiet longest of the agents that have most flows.
     fn evict(&mut self, now: u64, changed: &mut impl FnMut(&Flow, Change)) {
-        let mut by_agent: BTreeMap<u64, Vec<(u64, FlowId)>> = BTreeMap::new();
+        let mut by_agent: BTreeMap<u64, Vec<(bool, u64, FlowId)>> = BTreeMap::new();
         for (id, followed) in self.flows.iter().filter(|(_, flow)| !flow.is_closed()) {
             let held = by_agent.entry(followed.flow.agent).or_default();
-            held.push((followed.last, *id));
+            // Datagrams go first: to send them to many costs nothing, and must not
+            // make a quiet tunnel be forgotten.
+            held.push((!followed.flow.is_datagrams, followed.last, *id));
         }
         // The most flows an agent may keep so that enough go.
         let over = |keep: usize| -> usize {
@@ -444,7 +480,7 @@ impl Table {
             held.sort_unstable();
             let dropped = held.len().saturating_sub(low);
             let mut lost = 0;
-            for (_, id) in held.into_iter().take(dropped) {
+            for (_, _, id) in held.into_iter().take(dropped) {
                 // What was due to be forgotten is no loss.
                 let flow = self.flows.get(&id);
                 lost += u64::from(flow.is_some_and(|flow| !flow.is_forgotten(now)));
@@ -496,10 +532,13 @@ impl Table {
         };
         self.held -= std::mem::take(&mut followed.counted);
         let flow = &followed.flow;
+        self.sockets.remove(&id);
         if let (Some(local), Some(remote)) = (flow.local, flow.remote) {
             let end = end(flow.agent, local, remote);
-            if self.ends.get(&end) == Some(&id) {
-                self.ends.remove(&end);
+            for ends in [&mut self.ends, &mut self.datagram_ends] {
+                if ends.get(&end) == Some(&id) {
+                    ends.remove(&end);
+                }
             }
         }
         if followed.steered {

@@ -228,6 +228,7 @@ fn remote(event: &Event) -> Option<Address> {
 /// The name of the other end: whom a flow is with, or what was asked for.
 fn name(event: &Event) -> Option<&str> {
     match &event.body {
+        Body::Connect(body) | Body::Send(body) => body.server_name.as_deref(),
         Body::Flow(body) => body.server_name.as_deref(),
         Body::Dns(body) => body.question.as_deref(),
         _ => None,

@@ -8,8 +8,7 @@ use crate::protocol::PROTOCOLS;
 
 use super::problem::nearest;
 use super::value::{
-    AGENT_STATES, AsText, DIRECTIONS, Each, FLOW_STATES, OUTCOMES, Seen as _, TRANSPORTS, Test,
-    Type,
+    AGENT_STATES, AsText, DIRECTIONS, Each, FLOW_STATES, OUTCOMES, Seen as _, Test, Type,
 };
 use Type::{Bool, Ip, Number, Text, Texts, Word};
 
@@ -133,6 +132,7 @@ macro_rules! network {
             concat!($kind, ".local.port"), Number, b => b.local?.port;
             concat!($kind, ".remote.ip"), Ip, b => b.remote.ip;
             concat!($kind, ".remote.port"), Number, b => b.remote.port;
+            concat!($kind, ".server_name"), Text, b => &b.server_name;
             concat!($kind, ".result"), RESULT, b => b.result;
         }
     };
@@ -149,7 +149,8 @@ macro_rules! bound {
     };
 }
 
-const TRANSPORT: Type = Word(|| TRANSPORTS.to_vec());
+/// A word, or the number of a protocol that has none here.
+const TRANSPORT: Type = Text;
 const RESULT: Type = Word(|| OUTCOMES.to_vec());
 const PROTOCOL: Type = Word(|| PROTOCOLS.iter().map(|protocol| protocol.name).collect());
 

@@ -165,6 +165,18 @@ impl Seen for AsText {
     }
 }
 
+impl Seen for Transport {
+    fn see(&self, test: Test<'_>) -> bool {
+        match self {
+            Self::Tcp => "tcp".see(test),
+            Self::Udp => "udp".see(test),
+            Self::Icmp => "icmp".see(test),
+            Self::Icmp6 => "icmp6".see(test),
+            Self::Other(number) => AsText(u64::from(*number)).see(test),
+        }
+    }
+}
+
 /// The words of an enum: one more variant does not compile without its word.
 macro_rules! words {
     ($($enum:ident $name:ident { $($variant:ident $word:literal)* })*) => {$(
@@ -180,7 +192,6 @@ macro_rules! words {
 }
 
 words! {
-    Transport TRANSPORTS { Tcp "tcp" Udp "udp" }
     Direction DIRECTIONS { Outbound "outbound" Inbound "inbound" }
     Outcome OUTCOMES {
         Attempted "attempted" Established "established" Refused "refused"

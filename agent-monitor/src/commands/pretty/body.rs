@@ -105,6 +105,10 @@ fn peer(line: &mut Line, body: &Value, arrow: &str) {
     line.push(PLAIN, " ");
     line.push(BOLD, &address(&body["remote"]));
     line.push(PLAIN, " ");
+    if let Some(name) = body.pointer("/server_name").and_then(Value::as_str) {
+        line.push(BOLD, name);
+        line.push(PLAIN, " ");
+    }
     line.push(PLAIN, string(body, "/transport"));
 }
 

@@ -64,6 +64,7 @@ fn network(result: Outcome) -> Network {
             ip: [203, 0, 113, 5].into(),
             port: 22,
         },
+        server_name: None,
         result,
     }
 }
@@ -182,6 +183,41 @@ fn network_events_show_whom_over_what_with_which_result() {
         essential(Body::Send(body)),
         "→ [2001:db8::5]:53 udp attempted"
     );
+}
+
+#[test]
+fn the_other_end_s_name_is_shown_beside_its_address() {
+    let body = Network {
+        server_name: Some("pool.example".into()),
+        ..network(Outcome::Attempted)
+    };
+    assert_eq!(
+        essential(Body::Connect(body)),
+        "→ 203.0.113.5:22 pool.example tcp attempted"
+    );
+}
+
+#[test]
+fn dns_shows_who_is_asked_and_what_is_answered() {
+    let question = Dns {
+        remote: network(Outcome::Attempted).remote,
+        question: Some("pool.example".to_owned()),
+        kind: Some("A".to_owned()),
+        ..Dns::default()
+    };
+    let answer = |rcode: &str, answers: &[&str]| Dns {
+        rcode: Some(rcode.to_owned()),
+        answers: Some(answers.iter().map(|it| (*it).to_owned()).collect()),
+        ..question.clone()
+    };
+    let shown = |body: &Dns| essential(Body::Dns(Box::new(body.clone())));
+    assert_eq!(shown(&question), "pool.example A  asked of 203.0.113.5:22");
+    assert_eq!(
+        shown(&answer("NOERROR", &["a.example", "192.0.2.1"])),
+        "pool.example A = a.example, 192.0.2.1"
+    );
+    assert_eq!(shown(&answer("NXDOMAIN", &[])), "pool.example A = NXDOMAIN");
+    assert_eq!(shown(&answer("NOERROR", &[])), "pool.example A = nothing");
 }
 
 fn flow(state: FlowState) -> Flow {

@@ -2,7 +2,7 @@
 
 use super::message::{self, HEADER, Header};
 use super::{Refused, fact};
-use crate::protocol::{Answer, Fact as AnyFact, Input, Parser, Side};
+use crate::protocol::{Answer, Fact as AnyFact, Input, Parser, Side, Wants};
 
 /// Bytes of a message that are kept: what exceeds them is a zone's transfer or a
 /// tunnel's load, whose question was in the first.
@@ -114,6 +114,11 @@ impl Parser for OverTcp {
         } else {
             Answer::NeedMore
         }
+    }
+
+    fn wants(&self) -> Wants {
+        // A resolver asks thousands of questions on one connection.
+        Wants::Bytes
     }
 }
 

@@ -33,6 +33,7 @@ fn network() -> Network {
         transport: Transport::Udp,
         local: Some(address(1)),
         remote: address(2),
+        server_name: Some("x.example".into()),
         result: Outcome::Established,
     }
 }
@@ -82,7 +83,7 @@ fn bodies() -> Vec<Body> {
             question: Some("x.example".into()),
             kind: Some("A".into()),
             rcode: Some("NOERROR".into()),
-            answers: vec!["192.0.2.1".into()],
+            answers: Some(vec!["192.0.2.1".into()]),
             truncated: true,
         })),
         Body::Flow(Box::new(Flow {
