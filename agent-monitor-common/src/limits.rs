@@ -38,6 +38,9 @@ pub const CHUNK_SMALL: usize = 256;
 pub const CHUNK_LARGE: usize = 2048;
 /// Large records that one segment may fill, so 8 KiB of any one super-segment.
 pub const CHUNKS_PER_SEGMENT: u32 = 4;
+/// Peers of a datagram socket that are remembered at once: name servers that a
+/// resolver has at once (`MAXNS`, resolv.h, is 3), and one more.
+pub const PEERS: usize = 4;
 /// First bytes of a burst that go up with it.
 pub const BURST_BYTES: usize = 64;
 /// A burst ends after this much quiet.

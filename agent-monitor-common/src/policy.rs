@@ -58,10 +58,12 @@ pub enum Class {
     Segment = 4,
     /// Device nodes.
     Device = 5,
+    /// All about datagrams but connect(): to send them to many costs an agent nothing.
+    Datagram = 6,
 }
 
 /// How many [`Class`]es there are.
-pub const CLASSES: usize = 6;
+pub const CLASSES: usize = 7;
 
 impl Class {
     /// Whose quota a record of this [`kind`] is taken from.
@@ -73,6 +75,7 @@ impl Class {
             kind::BURST => Self::Burst,
             kind::SEGMENT => Self::Segment,
             kind::DEVICE => Self::Device,
+            kind::SEND | kind::DATAGRAM | kind::DATAGRAM_BURST | kind::RELEASED => Self::Datagram,
             _ => Self::Network,
         }
     }

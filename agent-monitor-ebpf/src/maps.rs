@@ -12,6 +12,7 @@ use aya_ebpf::bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 
+use crate::peers::Peers;
 use crate::probes::coverage::Walk;
 use crate::sock::Sock;
 
@@ -26,6 +27,10 @@ pub static SETTINGS: Settings = Settings {
     watch_containers: 0,
     pad: 0,
 };
+
+/// What addresses are mixed with; written by user space before load.
+#[unsafe(no_mangle)]
+pub static HASH_KEY: u64 = 0;
 
 /// `global!(OFFSETS.member)`: one member of what user space has written before
 /// load. Volatile, as the compiler knows another value; and of the member alone,
@@ -125,6 +130,31 @@ unsafe impl Sync for SockStorage {}
 #[unsafe(link_section = ".maps")]
 #[unsafe(export_name = "SOCKETS")]
 pub static SOCKETS: SockStorage = SockStorage {
+    r#type: core::ptr::null(),
+    key: core::ptr::null(),
+    value: core::ptr::null(),
+    max_entries: core::ptr::null(),
+    map_flags: core::ptr::null(),
+};
+
+/// As [`SockStorage`]; no socket inherits it.
+#[repr(C)]
+pub struct PeerStorage {
+    r#type: *const [i32; 24],
+    key: *const i32,
+    value: *const Peers,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; BPF_F_NO_PREALLOC as usize],
+}
+
+// SAFETY: as of SockStorage.
+unsafe impl Sync for PeerStorage {}
+
+/// Socket of datagrams → its last peers. Made with its first datagram and written
+/// here; kept by the kernel as long as the socket.
+#[unsafe(link_section = ".maps")]
+#[unsafe(export_name = "PEERS")]
+pub static PEERS: PeerStorage = PeerStorage {
     r#type: core::ptr::null(),
     key: core::ptr::null(),
     value: core::ptr::null(),

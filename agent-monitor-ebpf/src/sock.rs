@@ -18,6 +18,8 @@ pub const CONNECTED: u32 = 2;
 pub const TAKEN_OVER: u32 = 4;
 /// connect() was called and TCP has not begun to send.
 pub const STARTING: u32 = 8;
+/// A raw socket: its packets bear headers that its program may have made.
+pub const RAW: u32 = 16;
 
 /// Value of [`SOCKETS`]. What every packet reads comes first, in one cache line.
 ///
@@ -26,7 +28,7 @@ pub const STARTING: u32 = 8;
 /// ([`Sock::hold`]).
 #[repr(C)]
 pub struct Sock {
-    /// [`ESTABLISHED`], [`CONNECTED`], [`TAKEN_OVER`], [`STARTING`].
+    /// [`ESTABLISHED`], [`CONNECTED`], [`TAKEN_OVER`], [`STARTING`], [`RAW`].
     pub flags: u32,
     /// `IPPROTO_*`.
     pub protocol: u32,
@@ -53,9 +55,9 @@ pub struct Sock {
     /// Of a listener: what the last handshake with data brought ([`Early`]). One
     /// word, so that an accepted socket's copy is not half of one and half of another.
     early: u64,
-    /// Last peer of an unconnected datagram socket.
+    /// What a datagram socket was last connected to.
     pub peer: [u32; 4],
-    /// Its port, network order as the kernel gives it; bit 31 set once known.
+    /// Its port, host order.
     pub peer_port: u32,
     /// Padding.
     pub pad_end: u32,

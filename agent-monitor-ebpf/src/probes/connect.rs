@@ -6,14 +6,15 @@ use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_boot_ns};
 use aya_ebpf::programs::SockAddrContext;
 
-use crate::address::{IPPROTO_TCP, TCP_CLOSE, endpoint, mapped, words};
+use crate::address::{
+    IPPROTO_MPTCP, IPPROTO_TCP, TCP_CLOSE, TCP_ESTABLISHED, endpoint, is_mapped, mapped, words,
+};
 use crate::emit;
 use crate::maps::EVENTS;
-use crate::sock::{self, CONNECTED, STARTING, Sock};
+use crate::peers::{self, NOBODY, Who};
+use crate::probes::datagram_burst;
+use crate::sock::{self, CONNECTED, RAW, STARTING, Sock};
 use crate::task::Caller;
-
-/// In `peer_port`: a peer is known.
-const PEER_KNOWN: u32 = 1 << 31;
 
 /// connect() to IPv4.
 #[inline(always)]
@@ -105,6 +106,10 @@ fn connect(ctx: &SockAddrContext, remote: Remote) {
     let Some(socket) = found else {
         return;
     };
+    if socket.flags & RAW != 0 {
+        // Its packets bear their own addresses, and connect() only chooses some.
+        return;
+    }
     if socket.protocol == IPPROTO_TCP {
         if socket.flags & CONNECTED != 0 {
             if socket.flags & STARTING != 0 {
@@ -117,9 +122,38 @@ fn connect(ctx: &SockAddrContext, remote: Remote) {
             });
         }
         socket.flags = CONNECTED | STARTING;
+    } else if socket.protocol != IPPROTO_MPTCP {
+        associate(sk, socket, &remote);
     }
     if let Some(caller) = caller {
         report(ctx, kind::CONNECT, socket.flow, &remote, &caller);
+    }
+}
+
+/// Connects a socket of datagrams: nothing is sent. What it was connected to
+/// before, and whom it had sent to, are other flows.
+#[inline(always)]
+fn associate(sk: *mut bpf_sock, socket: &mut Sock, remote: &Remote) {
+    if socket.flags & CONNECTED != 0 {
+        // SAFETY: no arguments; and a socket that was checked for null.
+        unsafe { datagram_burst::end(sk, socket, bpf_ktime_get_boot_ns()) };
+        socket.flow.generation += 1;
+    }
+    socket.flags |= CONNECTED;
+    socket.peer = named(remote);
+    socket.peer_port = u32::from(u16::from_be(remote.port as u16));
+}
+
+/// The address that the kernel takes for one that was named: nothing means this
+/// machine (ip_route_output_key_hash_rcu, net/ipv4/route.c; ip6_datagram_connect).
+#[inline(always)]
+fn named(remote: &Remote) -> [u32; 4] {
+    const LOOPBACK4: u32 = u32::from_ne_bytes([127, 0, 0, 1]);
+    const LOOPBACK6: u32 = u32::from_ne_bytes([0, 0, 0, 1]);
+    match remote.ip {
+        ip if is_mapped(&ip) && ip[3] == 0 => mapped(LOOPBACK4),
+        [0, 0, 0, 0] => [0, 0, 0, LOOPBACK6],
+        ip => ip,
     }
 }
 
@@ -151,14 +185,34 @@ fn send(ctx: &SockAddrContext, remote: Remote) {
     let Some(socket) = (unsafe { sock::get(sk) }) else {
         return;
     };
-    let port = remote.port | PEER_KNOWN;
-    if socket.peer_port == port && socket.peer == remote.ip {
+    let (ip, port) = (named(&remote), u16::from_be(remote.port as u16));
+    if socket.flags & CONNECTED != 0
+        && ip == socket.peer
+        && u32::from(port) == socket.peer_port
+        // SAFETY: checked for null.
+        && unsafe { (*sk).state } == TCP_ESTABLISHED
+    {
         return;
     }
-    socket.peer = remote.ip;
-    socket.peer_port = port;
+    // SAFETY: checked for null.
+    let Some(peers) = (unsafe { peers::get_or_create(sk) }) else {
+        emit::no_room(socket.agent);
+        return;
+    };
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    let who = Who::peer(ip, port, socket.protocol);
+    let mut ended = NOBODY;
+    if !peers.name(&who, now, &mut ended) {
+        return;
+    }
+    datagram_burst::send(socket, &ended, now);
     if let Some(caller) = Caller::current() {
-        report(ctx, kind::SEND, socket.flow, &remote, &caller);
+        let flow = FlowId {
+            cookie: socket.flow.cookie,
+            generation: who.generation,
+        };
+        report(ctx, kind::SEND, flow, &remote, &caller);
     }
 }
 

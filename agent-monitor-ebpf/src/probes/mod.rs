@@ -3,6 +3,7 @@
 pub mod cgroup;
 pub mod connect;
 pub mod coverage;
+pub mod datagram_burst;
 pub mod device;
 pub mod exec;
 pub mod exit;

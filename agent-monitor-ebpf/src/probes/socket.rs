@@ -6,11 +6,11 @@ use agent_monitor_common::event::{Bound, Socket, kind};
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_boot_ns};
 use aya_ebpf::programs::SockContext;
 
-use crate::address::{IPPROTO_TCP, IPPROTO_UDP, endpoint, mapped, words};
+use crate::address::{IPPROTO_TCP, IPPROTO_UDP, SOCK_RAW, endpoint, mapped, words};
 use crate::emit;
 use crate::maps::EVENTS;
-use crate::probes::connect;
-use crate::sock::{self, STARTING, Sock};
+use crate::probes::{connect, datagram_burst};
+use crate::sock::{self, RAW, STARTING, Sock};
 use crate::task::Caller;
 
 /// Writes down whose socket this is, and tells of it.
@@ -22,6 +22,10 @@ pub fn create(ctx: &SockContext) {
     let Some(socket) = own(ctx, &caller) else {
         return;
     };
+    // SAFETY: the hook's context.
+    if unsafe { (*ctx.sock).type_ } == SOCK_RAW {
+        socket.flags |= RAW;
+    }
     // SAFETY: no arguments; and the hook's context.
     let (now, family, kind) = unsafe {
         (
@@ -109,6 +113,8 @@ pub fn release(ctx: &SockContext) {
         // SAFETY: the hook's context.
         connect::unstarted(socket, unsafe { (*ctx.sock).state });
     }
+    // SAFETY: the hook's own socket, never null.
+    unsafe { datagram_burst::released(ctx.sock, socket) };
 }
 
 #[inline(always)]

@@ -2,6 +2,7 @@
 //! earlier daemon has pinned of it.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use agent_monitor_common::policy::{Offsets, Settings};
@@ -65,10 +66,13 @@ impl Object {
         let btf = Btf::from_sys_fs().with_context(|| {
             format!("cannot read the kernel's types in {}", offsets::KERNEL_BTF)
         })?;
+        // The standard library's hashers have keys from the kernel's random numbers.
+        let key = RandomState::new().build_hasher().finish();
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
             .override_global("OFFSETS", &Global(offsets), true)
             .override_global("SETTINGS", &Global(settings), true)
+            .override_global("HASH_KEY", &key, true)
             .load(OBJECT)
             .context(
                 "the kernel refused agent-monitor's maps; it needs root and Linux 6.1 or newer",

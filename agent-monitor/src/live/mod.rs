@@ -44,7 +44,7 @@ use crate::rules::set::RuleSet;
 /// Records of each class that an agent may cause in a second: several times
 /// what builds and test suites do, and below what fills a ring in the time
 /// user space may be kept from running.
-const QUOTA: [u64; CLASSES] = [20_000, 30_000, 30_000, 60_000, 60_000, 5_000];
+const QUOTA: [u64; CLASSES] = [20_000, 30_000, 30_000, 60_000, 60_000, 5_000, 60_000];
 /// Records that are held of one agent while a selector is undecided, and of all.
 const MAX_HELD: usize = 4_096;
 const MAX_HELD_IN_ALL: usize = 16_384;

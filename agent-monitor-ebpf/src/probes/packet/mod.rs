@@ -6,10 +6,10 @@
 //! re-enters while an egress program runs, so nothing is shared but the ring.
 
 pub mod burst;
+mod datagram;
 mod head;
 mod parse;
 mod tcp;
-mod udp;
 
 use agent_monitor_common::event::{FlowId, HEAD_TAKEN_OVER, Segment, direction, kind};
 use agent_monitor_common::policy::FLOW_SEGMENTS;
@@ -19,9 +19,9 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::SkBuffContext;
 
-use crate::address::{IPPROTO_TCP, TCP_LISTEN};
+use crate::address::{IPPROTO_TCP, SOCK_RAW, TCP_LISTEN};
 use crate::maps::{OWNERS, PAYLOAD};
-use crate::sock::{self, ESTABLISHED, Sock, TAKEN_OVER};
+use crate::sock::{self, ESTABLISHED, RAW, Sock, TAKEN_OVER};
 use crate::{emit, task};
 use head::Part;
 use parse::Packet;
@@ -50,18 +50,24 @@ pub fn packet(ctx: &SkBuffContext, way: u32) {
             None => return,
         },
     };
-    if let Some(segment) = parse::plain(ctx)
+    let is_raw = socket.flags & RAW != 0;
+    if !is_raw
+        && let Some(segment) = parse::plain(ctx)
         && tcp::pass(sk, socket, &segment, way)
     {
         return;
     }
-    let Some(packet) = parse::parse(ctx) else {
+    let Some(packet) = parse::parse(ctx, is_raw) else {
         return;
     };
     if socket.tgid == 0 {
         own(socket);
     }
-    if packet.protocol == IPPROTO_TCP && socket.flags & ESTABLISHED == 0 {
+    if is_raw || packet.protocol != IPPROTO_TCP {
+        datagram::take(ctx, sk, socket, &packet, way);
+        return;
+    }
+    if socket.flags & ESTABLISHED == 0 {
         // SAFETY: a socket from the context, checked for null.
         let full = unsafe { bpf_sk_fullsock(sk) };
         // SAFETY: checked for null.
@@ -77,11 +83,7 @@ pub fn packet(ctx: &SkBuffContext, way: u32) {
     }
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    let counted = if packet.protocol == IPPROTO_TCP {
-        tcp::count(ctx, sk, socket, &packet, way, now)
-    } else {
-        udp::count(ctx, socket, &packet, way, now)
-    };
+    let counted = tcp::count(ctx, sk, socket, &packet, way, now);
     deliver(ctx, socket, &packet, way, &counted, now);
 }
 
@@ -105,10 +107,11 @@ fn take_over<'a>(ctx: &SkBuffContext, sk: *mut bpf_sock) -> Option<&'a mut Sock>
     socket.agent = agent;
     socket.cgroup = cgroup;
     // SAFETY: checked for null.
-    let (state, protocol) = unsafe { ((*full).state, (*full).protocol) };
+    let (state, protocol, kind) = unsafe { ((*full).state, (*full).protocol, (*full).type_) };
     socket.protocol = protocol;
-    socket.flags = match state {
-        TCP_LISTEN => TAKEN_OVER,
+    socket.flags = match (kind, state) {
+        (SOCK_RAW, _) => TAKEN_OVER | RAW,
+        (_, TCP_LISTEN) => TAKEN_OVER,
         _ => TAKEN_OVER | ESTABLISHED,
     };
     // SAFETY: the hook's context.

@@ -2,7 +2,7 @@
 
 use aya_ebpf::programs::SkBuffContext;
 
-use crate::address::{IPPROTO_TCP, IPPROTO_UDP, mapped};
+use crate::address::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, mapped};
 
 const ETH_P_IP: u32 = 0x0800;
 const ETH_P_IPV6: u32 = 0x86dd;
@@ -121,9 +121,11 @@ fn after_extensions(ctx: &SkBuffContext, first: u32) -> Option<(u32, u32)> {
     Some((protocol, at))
 }
 
-/// Reads the headers; nothing for what is neither TCP nor UDP.
+/// Reads the headers. Where neither TCP nor UDP has been at work, as at a raw
+/// socket's TCP, all after the IP header is payload; an ICMP echo's own is what
+/// comes after its header.
 #[inline(always)]
-pub fn parse(ctx: &SkBuffContext) -> Option<Packet> {
+pub fn parse(ctx: &SkBuffContext, is_raw: bool) -> Option<Packet> {
     // SAFETY: the hook's context.
     let (ether, total) = unsafe {
         (
@@ -150,7 +152,11 @@ pub fn parse(ctx: &SkBuffContext) -> Option<Packet> {
     };
     if protocol == IPPROTO_TCP {
         let tcp: Tcp = ctx.skb.load(transport as usize).ok()?;
-        let payload = transport + ((tcp[3] >> 4) & 0xf) * 4;
+        let payload = if is_raw {
+            transport
+        } else {
+            transport + ((tcp[3] >> 4) & 0xf) * 4
+        };
         Some(Packet {
             source,
             destination,
@@ -177,6 +183,32 @@ pub fn parse(ctx: &SkBuffContext) -> Option<Packet> {
             len: total.saturating_sub(payload),
         })
     } else {
-        None
+        let first: u8 = ctx.skb.load(transport as usize).ok()?;
+        let payload = if is_echo(protocol, first) {
+            transport + ECHO
+        } else {
+            transport
+        };
+        Some(Packet {
+            source,
+            destination,
+            source_port: 0,
+            destination_port: 0,
+            protocol,
+            sequence: 0,
+            syn: false,
+            payload,
+            len: total.saturating_sub(payload),
+        })
     }
+}
+
+/// Bytes of an ICMP echo's header (RFC 792; RFC 4443, 4.1).
+const ECHO: u32 = 8;
+
+/// Whether this is the type of an echo or of its reply.
+#[inline(always)]
+fn is_echo(protocol: u32, kind: u8) -> bool {
+    (protocol == IPPROTO_ICMP && (kind == 0 || kind == 8))
+        || (protocol == IPPROTO_ICMPV6 && (kind == 128 || kind == 129))
 }
