@@ -20,6 +20,8 @@ pub struct Peers {
     place: u32,
     /// Whom the program named last, as a flow's generation; 0: nobody.
     named: u64,
+    /// Always 0: see [`Peers::veil`].
+    nothing: u64,
     peers: [Peer; PEERS],
 }
 
@@ -94,6 +96,18 @@ pub struct Datagram {
 }
 
 impl Who {
+    /// The same, mixed with [`Peers::veil`].
+    #[inline(always)]
+    pub fn veiled(self, veil: u32) -> Self {
+        let [a, b, c, d] = self.ip;
+        Self {
+            generation: self.generation ^ u64::from(veil),
+            ip: [a ^ veil, b ^ veil, c ^ veil, d ^ veil],
+            port: self.port ^ veil,
+            protocol: self.protocol ^ veil,
+        }
+    }
+
     /// A peer of a socket that is not connected to it.
     #[inline(always)]
     pub fn peer(ip: [u32; 4], port: u16, protocol: u32) -> Self {
@@ -134,6 +148,15 @@ fn hash(ip: &[u32; 4], place: u64) -> u64 {
 }
 
 impl Peers {
+    /// 0, which the verifier does not know. What it is mixed into is the same to the
+    /// verifier whichever way it came about, so that what follows is gone through
+    /// once, and not for each kind of packet.
+    #[inline(always)]
+    pub fn veil(&self) -> u32 {
+        // SAFETY: a member of a map value.
+        unsafe { (&raw const self.nothing).read_volatile() as u32 }
+    }
+
     /// Where a peer is.
     #[inline(always)]
     fn place(&self, generation: u64) -> Option<usize> {

@@ -57,6 +57,9 @@ fn shared() -> Vec<Shared> {
         Socket { header, flow, family, kind, protocol, pad }
         Bound { header, flow, local, protocol, pad }
         Unstarted { header, flow, state, pad }
+        Datagram { header, flow, local, remote, direction, protocol, offset, len, captured, segment, data_len, pad }
+        DatagramBurst { burst, remote, protocol, pad }
+        Released { header, flow }
         Head { header, flow, local, remote, direction, protocol, offset, segment_left, data_len, flags }
         Burst { header, flow, first, last, bytes, offset, packets, direction, data_len, pad, data }
         Segment { header, flow, offset, bytes, direction, pad }

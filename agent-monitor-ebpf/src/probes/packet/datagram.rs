@@ -1,8 +1,6 @@
 //! Datagrams: UDP's, and the packets of raw and ICMP sockets. Each is a message,
 //! of a flow that is a connected socket or one of its peers.
 
-use core::arch::asm;
-
 use agent_monitor_common::event::{Datagram as Record, FlowId, WithData, direction, kind};
 use agent_monitor_common::limits::{CHUNK_LARGE, CHUNK_SMALL, CHUNKS_PER_SEGMENT};
 use aya_ebpf::bindings::bpf_sock;
@@ -33,8 +31,6 @@ pub fn take(ctx: &SkBuffContext, sk: *mut bpf_sock, socket: &mut Sock, packet: &
         return;
     };
     let who = who(sk, socket, peers, packet, way);
-    // SAFETY: the hook's context.
-    let (segments, segment) = unsafe { ((*ctx.skb.skb).gso_segs, (*ctx.skb.skb).gso_size) };
     let local_port = if way == direction::OUT {
         packet.source_port
     } else {
@@ -45,11 +41,16 @@ pub fn take(ctx: &SkBuffContext, sk: *mut bpf_sock, socket: &mut Sock, packet: &
     } else {
         socket.control.head_cap
     };
+    let veil = peers.veil();
+    let packet = &packet.veiled(veil);
+    let who = who.veiled(veil);
+    // SAFETY: the hook's context.
+    let (segments, segment) = unsafe { ((*ctx.skb.skb).gso_segs, (*ctx.skb.skb).gso_size) };
     let datagram = Datagram {
         way,
-        packets: segments.max(1),
+        packets: segments.max(1) ^ veil,
         bytes: packet.len,
-        cap,
+        cap: cap ^ veil,
         now,
     };
     let mut ended = NOBODY;
@@ -87,17 +88,9 @@ pub fn take(ctx: &SkBuffContext, sk: *mut bpf_sock, socket: &mut Sock, packet: &
     }
 }
 
-/// Whether a port is one of [`DNS_PORTS`].
-///
-/// What is compared is not the port itself, which the verifier would then know and
-/// follow through all that comes, once for each port.
 #[inline(always)]
 fn is_dns(port: u32) -> bool {
-    const VEIL: u32 = 0x1_0000;
-    let mut veiled = u64::from(port);
-    // SAFETY: sets a bit of a register.
-    unsafe { asm!("{0} ^= 0x10000", inout(reg) veiled, options(nomem, nostack)) };
-    veiled == u64::from(DNS_PORTS[0] ^ VEIL) || veiled == u64::from(DNS_PORTS[1] ^ VEIL)
+    port == DNS_PORTS[0] || port == DNS_PORTS[1]
 }
 
 /// Whose datagram it is. The kernel's own word counts where there is one: what the
