@@ -162,6 +162,7 @@ impl Followed {
         let window = window.clamp(HEAD_CAP, PARSED_MAX);
         let head_cap = match wants {
             Wants::Nothing => 0,
+            Wants::All => u32::MAX,
             Wants::Bytes if !spent => self.base.saturating_add(window),
             _ if self.base > 0 => 0,
             _ => HEAD_CAP,

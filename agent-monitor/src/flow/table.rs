@@ -129,15 +129,11 @@ impl Table {
                 protocol,
                 outbound,
             } => {
-                let transport = match *protocol {
-                    IPPROTO_UDP => Transport::Udp,
-                    _ => Transport::Tcp,
-                };
                 self.found(
                     record,
                     *flow,
                     (*local, *remote),
-                    transport,
+                    *protocol,
                     *outbound,
                     &mut changed,
                 );
@@ -298,11 +294,15 @@ impl Table {
         record: &Record,
         id: FlowId,
         (local, remote): (Address, Address),
-        transport: Transport,
+        protocol: u32,
         outbound: bool,
         changed: &mut impl FnMut(&Flow, Change),
     ) {
-        let Some(followed) = self.entry(record, id, changed) else {
+        let followed = match protocol {
+            IPPROTO_TCP => self.entry(record, id, changed),
+            _ => self.datagrams(record, id, (remote, protocol), changed),
+        };
+        let Some(followed) = followed else {
             return;
         };
         let flow = &mut followed.flow;
@@ -314,7 +314,6 @@ impl Table {
         if flow.owner.pid == 0 {
             flow.owner = record.process;
         }
-        flow.transport = transport;
         flow.local = Some(local);
         flow.remote = Some(remote);
         flow.direction.get_or_insert(if outbound {

@@ -70,6 +70,8 @@ pub enum Wants {
     Segments,
     /// Bytes beyond it.
     Bytes,
+    /// Every byte, as long as it lives.
+    All,
 }
 
 /// Follows one flow.

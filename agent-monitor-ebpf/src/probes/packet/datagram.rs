@@ -70,7 +70,8 @@ pub fn take(ctx: &SkBuffContext, sk: *mut bpf_sock, socket: &mut Sock, packet: &
             (*owner).last_rx_time = now;
         }
     }
-    if up < packet.len && ended.packets > 0 {
+    if ended.packets > 0 {
+        // A burst's begin is where user space's wishes are looked up.
         // SAFETY: read of plain integers; an update at the same time gives the
         // old or the new value.
         if let Some(control) = unsafe { FLOW_CONTROL.get(socket.flow.cookie) } {
@@ -111,7 +112,9 @@ fn who(sk: *mut bpf_sock, socket: &Sock, peers: &Peers, packet: &Packet, way: u3
     if unsafe { (*sk).state } == TCP_ESTABLISHED {
         // SAFETY: as above.
         let (ip, port) = unsafe { address::connected(sk) };
-        if socket.flags & CONNECTED != 0 && ip == socket.peer && port == socket.peer_port {
+        // One that was connected before the watch has had one connection, as far as is known.
+        let is_it = ip == socket.peer && port == socket.peer_port;
+        if is_it || socket.flags & CONNECTED == 0 {
             return Who {
                 generation: socket.flow.generation,
                 ip,

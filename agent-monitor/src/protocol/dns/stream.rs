@@ -11,11 +11,16 @@ const MAX_KEPT: usize = 4096;
 const LENGTH: usize = 2;
 /// The shortest message: a header, the root's name, a type and a class.
 const SHORTEST: usize = HEADER + 5;
+/// Messages in a row that make no sense before a stream is let go: what begins as
+/// DNS and goes on as something else is not worth every byte.
+const MAX_REFUSED: u32 = 16;
+
 /// Follows one flow.
 #[derive(Default)]
 pub struct OverTcp {
     sides: [Messages; 2],
     found: bool,
+    refused: u32,
 }
 
 /// One side's stream.
@@ -86,14 +91,15 @@ impl Parser for OverTcp {
     fn feed(&mut self, side: Side, input: Input<'_>, facts: &mut Vec<AnyFact>) -> Answer {
         let messages = &mut self.sides[side as usize];
         let mut count = 0;
-        let mut refused = false;
+        let mut refused = self.refused;
         let each = |kept: &[u8], len: usize| match message::read(kept, kept.len() == len) {
             Ok(messages) => {
                 count += 1;
+                refused = 0;
                 let len = u32::try_from(len).unwrap_or(u32::MAX);
                 facts.extend(messages.into_iter().map(|message| fact(side, len, message)));
             }
-            Err(_) => refused = true,
+            Err(_) => refused += 1,
         };
         let followed = match input {
             Input::Bytes(bytes) => {
@@ -106,7 +112,8 @@ impl Parser for OverTcp {
             Input::Gap => Err(Refused::Short),
         };
         self.found |= count > 0;
-        if followed.is_err() || (!self.found && (refused || messages.cannot_be_dns())) {
+        self.refused = refused;
+        if followed.is_err() || refused > MAX_REFUSED || (!self.found && (refused > 0 || messages.cannot_be_dns())) {
             return Answer::NotThis;
         }
         if self.found {
@@ -118,7 +125,7 @@ impl Parser for OverTcp {
 
     fn wants(&self) -> Wants {
         // A resolver asks thousands of questions on one connection.
-        Wants::Bytes
+        if self.found { Wants::All } else { Wants::Bytes }
     }
 }
 
