@@ -113,7 +113,10 @@ impl Parser for OverTcp {
         };
         self.found |= count > 0;
         self.refused = refused;
-        if followed.is_err() || refused > MAX_REFUSED || (!self.found && (refused > 0 || messages.cannot_be_dns())) {
+        if followed.is_err()
+            || refused > MAX_REFUSED
+            || (!self.found && (refused > 0 || messages.cannot_be_dns()))
+        {
             return Answer::NotThis;
         }
         if self.found {
