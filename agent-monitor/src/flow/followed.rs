@@ -51,7 +51,7 @@ pub(super) struct Followed {
     /// The same for a stream that was sent in two versions, by the last one.
     other: Option<Box<Layers>>,
     readings: u32,
-    /// What a flow of datagrams needs; a stream has none.
+    /// What a flow of datagrams needs, once there is one; a stream has none.
     pub datagrams: Option<Box<Datagrams>>,
     /// Datagrams and their bytes that bursts told of, by direction.
     pub told: [(u64, u64); 2],

@@ -7,7 +7,7 @@
 //! load connect --count 20000 --to A:P     TCP connections, each made and closed
 //! load payload --count 20000 --to A:P     8 KiB in eight datagrams, each time from a new socket
 //! load events --count 100000 --to A:P     the smallest event there is: connect() on a UDP socket
-//! load flows --count 17000 --to A:P       UDP sockets, each connected and closed
+//! load flows --count 17000 --to A:P       datagrams of one UDP socket, each to another port from P on
 //! ```
 //! Every kind stops after `--seconds` too, and keeps to `--rate` a second.
 
@@ -93,7 +93,13 @@ fn main() -> Result<()> {
         }
         Kind::Flows => {
             let to = to()?;
-            repeat(&args, || socket(to).map(drop))?
+            let socket = unconnected(to)?;
+            let mut port = to.port();
+            repeat(&args, || {
+                socket.send_to(b"x", SocketAddr::new(to.ip(), port))?;
+                port = port.wrapping_add(1).max(1);
+                Ok(())
+            })?
         }
         Kind::Events => {
             let to = to()?;
@@ -106,7 +112,8 @@ fn main() -> Result<()> {
     let made = match args.kind {
         Kind::Exec => json!({"fork": done, "exec": done, "exit": done}),
         Kind::Fork => json!({"fork": done, "exit": done}),
-        Kind::Connect | Kind::Flows => json!({"connect": done}),
+        Kind::Connect => json!({"connect": done}),
+        Kind::Flows => json!({"connect": 0, "send": done}),
         Kind::Payload => json!({"connect": done, "datagrams": done * 8, "bytes": done * 8192}),
         Kind::Events => json!({"connect": done + 1}),
     };
@@ -147,13 +154,17 @@ fn repeat(args: &Args, mut work: impl FnMut() -> Result<()>) -> Result<u64> {
 }
 
 fn socket(to: SocketAddr) -> Result<UdpSocket> {
+    let socket = unconnected(to)?;
+    socket.connect(to)?;
+    Ok(socket)
+}
+
+fn unconnected(to: SocketAddr) -> Result<UdpSocket> {
     let any = match to {
         SocketAddr::V4(_) => "0.0.0.0:0",
         SocketAddr::V6(_) => "[::]:0",
     };
-    let socket = UdpSocket::bind(any)?;
-    socket.connect(to)?;
-    Ok(socket)
+    Ok(UdpSocket::bind(any)?)
 }
 
 /// A process that ends at once; at most one lives at a time.

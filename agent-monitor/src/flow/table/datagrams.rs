@@ -9,7 +9,6 @@ use agent_monitor_common::policy::FlowControl;
 use super::{Table, end};
 use crate::decode::{Burst, Datagram, Record, Way};
 use crate::event::{Address, Direction, Outcome, Transport};
-use crate::flow::datagrams::Datagrams;
 use crate::flow::followed::{Followed, Steering, index};
 use crate::flow::{Change, Flow};
 use crate::protocol::Side;
@@ -33,11 +32,10 @@ impl Table {
         let followed = self.entry(record, id, changed)?;
         let flow = &mut followed.flow;
         flow.remote.get_or_insert(remote);
-        if followed.datagrams.is_none() {
+        if !flow.is_datagrams {
             flow.is_datagrams = true;
             flow.transport = Transport::of(protocol);
             flow.resolved_name = name;
-            followed.datagrams = Some(Box::new(Datagrams::default()));
             self.sockets.insert(id);
         }
         self.flows.get_mut(&id)
@@ -60,9 +58,8 @@ impl Table {
         let Some(followed) = self.flows.get_mut(&id) else {
             return;
         };
-        let Some(mut datagrams) = followed.datagrams.take() else {
-            return;
-        };
+        // Most are connected and never used: parsers come with the first datagram.
+        let datagrams = followed.datagrams.get_or_insert_default();
         let flow = &mut followed.flow;
         // On a loopback pair both ends see the same: one is enough.
         if flow.peer.is_none() || flow.is_outbound() {
@@ -93,7 +90,6 @@ impl Table {
                 control: Some(WHOLE),
             });
         }
-        followed.datagrams = Some(datagrams);
     }
 
     /// Datagrams that were counted.
