@@ -576,22 +576,34 @@ impl FieldAndModifiers {
             return Ok(());
         }
         let help = nearest(text, words.iter().copied())
-            .unwrap_or_else(|| format!("it is one of {}", words.join(", ")));
+            .unwrap_or_else(|| format!("it is one of {}", listed(&words)));
         Err(format!("`{}` is never this ({help})", self.field.path))
     }
 
     fn check_regex(&self, regex: &Regex) -> Result<(), String> {
         match self.field.ty {
-            Type::Word(words) if !words().iter().any(|word| regex.is_match(word)) => {
-                let known = words().join(", ");
-                Err(format!(
-                    "`{}` is one of {known}, never this",
-                    self.field.path
-                ))
-            }
+            Type::Word(words) if !words().iter().any(|word| regex.is_match(word)) => Err(format!(
+                "`{}` is one of {}, never this",
+                self.field.path,
+                listed(&words())
+            )),
             _ => Ok(()),
         }
     }
+}
+
+/// The first of them: a protocol may be any of 256 numbers.
+fn listed(words: &[&str]) -> String {
+    let mut list = words
+        .iter()
+        .take(16)
+        .copied()
+        .collect::<Vec<_>>()
+        .join(", ");
+    if words.len() > 16 {
+        list.push_str(", …");
+    }
+    list
 }
 
 fn regex_problem(error: &regex::Error) -> String {

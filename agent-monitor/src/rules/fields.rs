@@ -2,7 +2,9 @@
 //! its type and where it lies in an [`Event`]. One line a field; a test fails
 //! when the JSON has one that is not here.
 
-use crate::event::{Body, Event};
+use std::sync::LazyLock;
+
+use crate::event::{Body, Event, Transport};
 use crate::loss::Stage;
 use crate::protocol::PROTOCOLS;
 
@@ -150,7 +152,17 @@ macro_rules! bound {
 }
 
 /// A word, or the number of a protocol that has none here.
-const TRANSPORT: Type = Text;
+const TRANSPORT: Type = Word(|| TRANSPORTS.iter().map(String::as_str).collect());
+static TRANSPORTS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let named = [6, 17, 1, 58];
+    let numbered = (0..=255).filter(|it| !named.contains(it));
+    named
+        .into_iter()
+        .chain(numbered)
+        .map(|it| Transport::of(it).to_string())
+        .collect()
+});
+
 const RESULT: Type = Word(|| OUTCOMES.to_vec());
 const PROTOCOL: Type = Word(|| PROTOCOLS.iter().map(|protocol| protocol.name).collect());
 
