@@ -94,17 +94,37 @@ impl Recording {
     /// # Errors
     /// Some are missing, or differ where two pieces have the same.
     pub fn head(&self, port: u16, way: Way) -> Result<Vec<u8>> {
-        let mut bytes = BTreeMap::new();
-        for head in self.heads(port, way) {
-            for (place, byte) in head.data.iter().enumerate() {
-                let place = head.offset as usize + place;
-                let before = bytes.insert(place, *byte);
-                ensure!(before.is_none_or(|it| it == *byte), "{place} differs");
-            }
-        }
-        for (expected, place) in bytes.keys().enumerate() {
-            ensure!(expected == *place, "byte {expected} is missing");
-        }
-        Ok(bytes.into_values().collect())
+        let heads = self.heads(port, way).into_iter();
+        joined(heads.map(|head| (head.offset, &head.data[..])))
     }
+
+    /// The bytes of the one datagram from or to this port in one direction.
+    ///
+    /// # Errors
+    /// As [`Recording::head`].
+    pub fn datagram(&self, port: u16, way: Way) -> Result<Vec<u8>> {
+        let bodies = self.records.iter().map(|record| &record.body);
+        joined(bodies.filter_map(|body| match body {
+            Body::Datagram(it) if it.way == way && it.remote.port == port => {
+                Some((it.offset, &it.data[..]))
+            }
+            _ => None,
+        }))
+    }
+}
+
+/// Pieces, each with its place, put in order.
+fn joined<'a>(pieces: impl Iterator<Item = (u32, &'a [u8])>) -> Result<Vec<u8>> {
+    let mut bytes = BTreeMap::new();
+    for (offset, data) in pieces {
+        for (place, byte) in data.iter().enumerate() {
+            let place = offset as usize + place;
+            let before = bytes.insert(place, *byte);
+            ensure!(before.is_none_or(|it| it == *byte), "{place} differs");
+        }
+    }
+    for (expected, place) in bytes.keys().enumerate() {
+        ensure!(expected == *place, "byte {expected} is missing");
+    }
+    Ok(bytes.into_values().collect())
 }

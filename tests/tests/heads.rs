@@ -248,7 +248,7 @@ assert s.recv(65536) == pattern({LEN})
         let recording = recorder.finish().unwrap();
         for way in [Way::Out, Way::In] {
             assert!(
-                recording.head(7304, way).unwrap() == pattern(LEN),
+                recording.datagram(7304, way).unwrap() == pattern(LEN),
                 "{way:?}"
             );
         }
