@@ -171,8 +171,9 @@ pub struct Fork {
 
 /// A program has been started.
 ///
-/// What follows it holds, one after the other, the file name as it was given to
-/// execve() (`filename_len` bytes), the path of the executable's dentry as
+/// What follows it holds, one after the other, [`ExecDetails`] (`details_len` bytes),
+/// the file name as it was given to execve() (`filename_len` bytes), the
+/// interpreter's (`interpreter_len` bytes), the path of the executable's dentry as
 /// NUL-terminated components from the leaf up (`exe_len` bytes), and argv as it
 /// lies in the new program's memory (`argv_len` bytes, NUL after each).
 #[repr(C)]
@@ -203,14 +204,46 @@ pub struct Exec {
     pub argv_len: u32,
     /// Bytes of argv in the program's memory.
     pub argv_total: u32,
-    /// Padding.
-    pub pad: u32,
+    /// Bytes of [`ExecDetails`]; 0 in the first recordings, which have none.
+    pub details_len: u32,
     /// Name of the process after the exec.
     pub comm: [u8; COMM_LEN],
 }
 
-/// Most bytes that can follow an [`Exec`].
-pub const EXEC_DATA: usize = 2 * PATH_CAP + ARGV_CAP;
+/// With whose rights a program runs, where, and by what.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct ExecDetails {
+    /// Real group id.
+    pub gid: u32,
+    /// Effective user id after the exec.
+    pub euid: u32,
+    /// Effective group id after the exec.
+    pub egid: u32,
+    /// `i_mode` of the executable.
+    pub mode: u32,
+    /// Inode numbers of the process's namespaces, as /proc/PID/ns shows them.
+    pub cgroup_ns: u32,
+    /// IPC.
+    pub ipc_ns: u32,
+    /// Mounts.
+    pub mnt_ns: u32,
+    /// Network.
+    pub net_ns: u32,
+    /// Process ids.
+    pub pid_ns: u32,
+    /// Users.
+    pub user_ns: u32,
+    /// Host name.
+    pub uts_ns: u32,
+    /// Bytes of the interpreter's path: 0 unless the file is a script, or
+    /// binfmt_misc runs it.
+    pub interpreter_len: u32,
+}
+
+/// Most bytes of text that can follow an [`Exec`].
+pub const EXEC_DATA: usize = 3 * PATH_CAP + ARGV_CAP;
 
 /// The last thread of a process has ended.
 #[repr(C)]

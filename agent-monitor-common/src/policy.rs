@@ -283,4 +283,54 @@ pub struct Offsets {
     pub sock_v6_daddr: u32,
     /// `sock.sk_err`
     pub sock_err: u32,
+    /// `task_struct.nsproxy`
+    pub task_nsproxy: u32,
+    /// `task_struct.thread_pid`
+    pub task_thread_pid: u32,
+    /// `task_struct.cred`
+    pub task_cred: u32,
+    /// `cred.uid`
+    pub cred_uid: u32,
+    /// `cred.gid`
+    pub cred_gid: u32,
+    /// `cred.euid`
+    pub cred_euid: u32,
+    /// `cred.egid`
+    pub cred_egid: u32,
+    /// `cred.user_ns`
+    pub cred_user_ns: u32,
+    /// `nsproxy.cgroup_ns`
+    pub nsproxy_cgroup: u32,
+    /// `nsproxy.ipc_ns`
+    pub nsproxy_ipc: u32,
+    /// `nsproxy.mnt_ns`
+    pub nsproxy_mnt: u32,
+    /// `nsproxy.net_ns`
+    pub nsproxy_net: u32,
+    /// `nsproxy.uts_ns`
+    pub nsproxy_uts: u32,
+    /// `pid.level`
+    pub pid_level: u32,
+    /// `pid.numbers`: by level, an `upid` each
+    pub pid_numbers: u32,
+    /// `upid.ns`, its last member
+    pub upid_ns: u32,
+    /// `cgroup_namespace.ns.inum`
+    pub cgroup_ns_inum: u32,
+    /// `ipc_namespace.ns.inum`
+    pub ipc_ns_inum: u32,
+    /// `mnt_namespace.ns.inum`
+    pub mnt_ns_inum: u32,
+    /// `net.ns.inum`
+    pub net_ns_inum: u32,
+    /// `pid_namespace.ns.inum`
+    pub pid_ns_inum: u32,
+    /// `user_namespace.ns.inum`
+    pub user_ns_inum: u32,
+    /// `uts_namespace.ns.inum`
+    pub uts_ns_inum: u32,
+    /// `linux_binprm.interp`
+    pub binprm_interp: u32,
+    /// `files_struct.fd_array`
+    pub files_fd_array: u32,
 }

@@ -3,7 +3,8 @@
 
 use agent_monitor_common::event::{
     Bound, Burst, Cgroup, Closed, Connect, Datagram, DatagramBurst, Device, Endpoint, Established,
-    Exec, Exit, FlowId, Fork, Found, Head, Header, Released, Segment, Socket, Uncovered, Unstarted,
+    Exec, ExecDetails, Exit, FlowId, Fork, Found, Head, Header, Released, Segment, Socket,
+    Uncovered, Unstarted,
 };
 use agent_monitor_common::policy::{
     AgentState, FlowControl, Nursery, Offsets, Owner, Settings, Task, Told, Watch,
@@ -32,6 +33,6 @@ macro_rules! shared {
 }
 
 shared! {
-    Header FlowId Endpoint Fork Exec Exit Cgroup Connect Established Closed Socket Bound Unstarted Head Burst Segment Device Uncovered Found Datagram DatagramBurst Released
+    Header FlowId Endpoint Fork Exec ExecDetails Exit Cgroup Connect Established Closed Socket Bound Unstarted Head Burst Segment Device Uncovered Found Datagram DatagramBurst Released
     Watch Owner Nursery FlowControl AgentState Told Task Settings Offsets
 }

@@ -12,6 +12,7 @@ mod atomic;
 mod emit;
 mod layout;
 mod maps;
+mod object;
 mod peers;
 mod probes;
 mod sock;

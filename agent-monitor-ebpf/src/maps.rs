@@ -1,6 +1,5 @@
 //! Every map: what it holds and who writes it.
 
-use agent_monitor_common::event::{EXEC_DATA, Exec, WithData};
 use agent_monitor_common::limits::{
     EVENTS_RING_BYTES, MAX_AGENTS, MAX_NURSERIES, MAX_OWNED, MAX_STEERED_FLOWS, MAX_TASKS,
     MAX_WATCHED, PAYLOAD_RING_BYTES,
@@ -14,6 +13,7 @@ use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 
 use crate::peers::Peers;
 use crate::probes::coverage::Walk;
+use crate::probes::exec::Scratch;
 use crate::sock::Sock;
 
 /// Offsets of kernel members; written by user space before load, read with [`global`].
@@ -86,6 +86,11 @@ pub static TOLD: HashMap<u64, Told> = HashMap::with_max_entries(MAX_AGENTS, BPF_
 #[map]
 pub static TASKS: HashMap<u32, Task> = HashMap::with_max_entries(MAX_TASKS, BPF_F_NO_PREALLOC);
 
+/// Not 0: a process of an agent is, or was, in a cgroup that is no agent's: it was
+/// moved there or born there. Written here.
+#[map]
+pub static STRAYS: Array<u64> = Array::with_max_entries(1, 0);
+
 /// Socket cookie → whose a socket is that was made before the watch. Written by
 /// user space; taken out here when the socket's first packet comes.
 #[map]
@@ -100,8 +105,7 @@ pub static FLOW_CONTROL: HashMap<u64, FlowControl> =
 /// in the ring has to be of constant size. Only sched_process_exec uses it: the
 /// kernel does not start a tracing program again on a CPU where it runs.
 #[map]
-pub static EXEC_SCRATCH: PerCpuArray<WithData<Exec, EXEC_DATA>> =
-    PerCpuArray::with_max_entries(1, 0);
+pub static EXEC_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// Where a process's descriptors are walked: by the iterator, which one reader
 /// runs, and by sched_process_exit, which the kernel does not start twice on a CPU.

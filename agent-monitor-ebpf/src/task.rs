@@ -1,14 +1,16 @@
 //! Reading task_struct, by the offsets that user space found in BTF.
 
 use agent_monitor_common::event::{FlowId, Header};
+use agent_monitor_common::limits::COMM_LEN;
 use agent_monitor_common::policy::{Task, Watch};
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_cgroup_id, bpf_get_current_task, bpf_probe_read_kernel,
+    bpf_get_current_cgroup_id, bpf_get_current_task_btf, bpf_probe_read_kernel,
 };
 
 use crate::emit;
-use crate::maps::{AGENTS, TASKS, WATCHED, global};
+use crate::maps::{AGENTS, STRAYS, TASKS, WATCHED, global};
+use crate::object::Object;
 
 /// A kernel address.
 pub type Address = u64;
@@ -31,9 +33,9 @@ pub fn read<T: Copy + Default>(base: Address, offset: u32) -> T {
 
 /// The running task.
 #[inline(always)]
-pub fn current() -> Address {
-    // SAFETY: no arguments, always there.
-    unsafe { bpf_get_current_task() }
+pub fn current() -> Option<Object> {
+    // SAFETY: no arguments; there in tracing and cgroup programs since 5.11.
+    unsafe { Object::new(bpf_get_current_task_btf().cast_const().cast()) }
 }
 
 /// Thread-group id of the running task.
@@ -49,19 +51,34 @@ pub fn current_cgroup() -> u64 {
     unsafe { bpf_get_current_cgroup_id() }
 }
 
-/// When the process of `task` started, nanoseconds since boot.
+/// When the process of `task` started, nanoseconds since boot; 0: not known.
 #[inline(always)]
-pub fn start(task: Address) -> u64 {
-    let leader: Address = read(task, global!(OFFSETS.task_group_leader));
-    read(leader, global!(OFFSETS.task_start))
+pub fn start(task: Object) -> u64 {
+    match task.follow(global!(OFFSETS.task_group_leader)) {
+        Some(leader) => leader.get(global!(OFFSETS.task_start)),
+        None => 0,
+    }
 }
 
-/// Cgroup id of `task` in the default hierarchy.
+/// Name of `task`.
 #[inline(always)]
-pub fn cgroup(task: Address) -> u64 {
-    let set: Address = read(task, global!(OFFSETS.task_cgroups));
-    let cgroup: Address = read(set, global!(OFFSETS.css_set_dfl_cgrp));
-    cgroup_id(cgroup)
+pub fn comm(task: Object) -> [u8; COMM_LEN] {
+    let at = global!(OFFSETS.task_comm);
+    let words: [u64; 2] = [task.get(at), task.get(at + 8)];
+    // SAFETY: sixteen bytes either way.
+    unsafe { core::mem::transmute(words) }
+}
+
+/// Cgroup id of `task` in the default hierarchy; 0: not known.
+#[inline(always)]
+pub fn cgroup(task: Object) -> u64 {
+    let set = task.follow(global!(OFFSETS.task_cgroups));
+    let cgroup = set.and_then(|set| set.follow(global!(OFFSETS.css_set_dfl_cgrp)));
+    let node = cgroup.and_then(|cgroup| cgroup.follow(global!(OFFSETS.cgroup_kn)));
+    match node {
+        Some(node) => node.get(global!(OFFSETS.kernfs_id)),
+        None => 0,
+    }
 }
 
 /// Id of a `struct cgroup`.
@@ -109,6 +126,11 @@ pub fn current_agent(cgroup: u64, tgid: u32) -> Option<u64> {
     if let Some(agent) = agent_of_cgroup(cgroup) {
         return Some(agent);
     }
+    // Almost every process that is in no agent's cgroup never was: it is not looked
+    // for while no process has left one.
+    if !are_strays() {
+        return None;
+    }
     // SAFETY: a value of TASKS, valid while the program runs.
     let agent = unsafe { (*remembered(tgid)?).agent };
     if AGENTS.get_ptr_mut(agent).is_none() {
@@ -117,6 +139,24 @@ pub fn current_agent(cgroup: u64, tgid: u32) -> Option<u64> {
         return None;
     }
     Some(agent)
+}
+
+/// Notes that a process of an agent is in a cgroup that is no agent's.
+#[inline(always)]
+pub fn stray() {
+    if let Some(strays) = STRAYS.get_ptr_mut(0) {
+        // SAFETY: a map value; all who write it write the same.
+        unsafe { strays.write_volatile(1) };
+    }
+}
+
+/// Whether a process of an agent was ever in a cgroup that is no agent's.
+#[inline(always)]
+fn are_strays() -> bool {
+    // SAFETY: a map value, valid while the program runs.
+    STRAYS
+        .get_ptr(0)
+        .is_some_and(|strays| unsafe { strays.read_volatile() } != 0)
 }
 
 /// As [`current_agent`] for another task; changes nothing.
@@ -162,7 +202,7 @@ impl Caller {
         match self.known {
             // SAFETY: a value of TASKS, valid while the program runs.
             Some(known) => unsafe { (*known).start },
-            None => start(current()),
+            None => current().map_or(0, start),
         }
     }
 

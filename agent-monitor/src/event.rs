@@ -331,6 +331,52 @@ pub struct Exec {
     /// Which of file descriptors 0 to 2 is a socket.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stdio_sockets: Vec<u8>,
+    /// What runs the file: of a script the program that its first line names, or
+    /// whatever binfmt_misc says. `filename` is the script.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interpreter: Option<String>,
+    /// Real group id. The real user id is the process's `uid`: no exec changes either.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gid: Option<u32>,
+    /// Effective user id from here on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub euid: Option<u32>,
+    /// Effective user id after the exec before this, its own or its parent's, when
+    /// that was another: this one is set-user-ID, or the process changed itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub euid_before: Option<u32>,
+    /// Effective group id from here on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egid: Option<u32>,
+    /// The executable is set-user-ID.
+    #[serde(skip_serializing_if = "is_false")]
+    pub setuid: bool,
+    /// The executable is set-group-ID.
+    #[serde(skip_serializing_if = "is_false")]
+    pub setgid: bool,
+    /// Where the process is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespaces: Option<Namespaces>,
+}
+
+/// Namespaces of a process: inode numbers, as `/proc/PID/ns` shows them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Namespaces {
+    /// Cgroups.
+    pub cgroup: u32,
+    /// System V IPC and POSIX message queues.
+    pub ipc: u32,
+    /// Mounts.
+    pub mnt: u32,
+    /// Network.
+    pub net: u32,
+    /// Process ids.
+    pub pid: u32,
+    /// Users.
+    pub user: u32,
+    /// Host name.
+    pub uts: u32,
 }
 
 /// Body of an `exit` event.

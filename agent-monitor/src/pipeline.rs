@@ -245,6 +245,9 @@ impl Pipeline {
     }
 
     fn exec(&mut self, record: &Record, exec: &decode::Exec, out: &mut Vec<Event>) {
+        let details = exec.details.as_ref();
+        let euid = details.map(|details| details.euid);
+        let before = self.processes.effective_uid(record.process);
         let process = self.processes.exec(
             Exec {
                 process: record.process,
@@ -253,6 +256,7 @@ impl Pipeline {
                 comm: exec.comm.clone(),
                 exe: (!exec.exe.is_empty()).then(|| exec.exe.clone()),
                 argv: exec.argv.clone(),
+                euid,
             },
             record.time,
         );
@@ -264,6 +268,14 @@ impl Pipeline {
             stdio_sockets: (0..3)
                 .filter(|n| exec.stdio_sockets & (1 << n) != 0)
                 .collect(),
+            interpreter: details.and_then(|details| details.interpreter.clone()),
+            gid: details.map(|details| details.gid),
+            euid,
+            euid_before: before.filter(|before| euid.is_some_and(|euid| euid != *before)),
+            egid: details.map(|details| details.egid),
+            setuid: details.is_some_and(|details| details.setuid),
+            setgid: details.is_some_and(|details| details.setgid),
+            namespaces: details.map(|details| details.namespaces),
         };
         let id = self.emit(
             record.agent,

@@ -111,6 +111,7 @@ fn the_executable_of_a_script_is_its_interpreter_and_mounts_are_followed() {
         exec["exec"]["argv"],
         json!(["/bin/sh", "/opt/rig/shared/tool", "script"])
     );
+    assert_eq!(exec["exec"]["interpreter"], "/bin/sh");
     assert_eq!(exec["process"]["exe"], "/usr/bin/dash");
     assert_eq!(exec["process"]["comm"], "tool");
 
@@ -120,7 +121,121 @@ fn the_executable_of_a_script_is_its_interpreter_and_mounts_are_followed() {
 
     let exec = events.exec("symlinked").unwrap();
     assert_eq!(exec["exec"]["filename"], "/bin/true");
+    assert_eq!(exec["exec"].get("interpreter"), None);
     assert_eq!(exec["process"]["exe"], "/usr/bin/true");
+}
+
+#[test]
+fn the_script_and_the_last_of_its_interpreters_are_told() {
+    let watched = Watched::cgroup("interpreter").unwrap();
+    python(
+        &watched,
+        r"
+def script(name, first_line):
+    with open(name, 'w') as file:
+        file.write(first_line + '\nexit 0\n')
+    os.chmod(name, 0o755)
+script('/tmp/inner', '#!/bin/sh -e')
+script('/tmp/outer', '#!/tmp/inner')
+child(lambda: os.execv('/tmp/outer', ['outer', 'a script of a script']))
+",
+        &[],
+    );
+    let events = watched.events().unwrap();
+    let exec = &events.exec("a script of a script").unwrap()["exec"];
+    assert_eq!(exec["filename"], "/tmp/outer");
+    assert_eq!(exec["interpreter"], "/bin/sh");
+    let argv = [
+        "/bin/sh",
+        "-e",
+        "/tmp/inner",
+        "/tmp/outer",
+        "a script of a script",
+    ];
+    assert_eq!(exec["argv"], json!(argv));
+}
+
+#[test]
+fn a_program_that_runs_with_another_s_rights_tells_whose_they_were_and_are() {
+    let watched = Watched::cgroup("setuid").unwrap();
+    python(
+        &watched,
+        r"
+import shutil
+shutil.copy('/usr/bin/true', '/tmp/risen')
+os.chown('/tmp/risen', 12, 34)
+os.chmod('/tmp/risen', 0o6755)
+def as_nobody():
+    os.setgid(65534)
+    os.setuid(65534)
+    # From here on it is known to have no more rights.
+    pid = os.fork()
+    if pid == 0:
+        os.execv('/bin/sh', ['sh', '-c', '/tmp/risen risen; true', 'low'])
+    os.waitpid(pid, 0)
+child(as_nobody)
+child(lambda: os.execv('/usr/bin/true', ['true', 'plain']))
+",
+        &[],
+    );
+    let events = watched.events().unwrap();
+    let exec = events.exec("risen").unwrap();
+    assert_eq!(exec["process"]["uid"], 65534);
+    let told = &exec["exec"];
+    let ids = ["gid", "euid", "euid_before", "egid"].map(|name| told[name].as_u64());
+    assert_eq!(ids, [65534, 12, 65534, 34].map(Some), "{told}");
+    assert_eq!(
+        (&told["setuid"], &told["setgid"]),
+        (&json!(true), &json!(true))
+    );
+    let plain = &events.exec("plain").unwrap()["exec"];
+    assert_eq!((&plain["euid"], &plain["egid"]), (&json!(0), &json!(0)));
+    for absent in ["euid_before", "setuid", "setgid"] {
+        assert_eq!(plain.get(absent), None, "{plain}");
+    }
+}
+
+#[test]
+fn the_namespaces_of_a_program_are_those_that_proc_shows() {
+    let watched = Watched::cgroup("namespaces").unwrap();
+    let output = python(
+        &watched,
+        r"
+def show():
+    names = ['cgroup', 'ipc', 'mnt', 'net', 'pid', 'user', 'uts']
+    return [os.stat(f'/proc/self/ns/{name}').st_ino for name in names]
+def away():
+    # New ones for mounts, host name, IPC, network and cgroups. That for pids is its
+    # children's only, and so not told of itself.
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.unshare(0x00020000 | 0x04000000 | 0x08000000 | 0x40000000 | 0x02000000 | 0x20000000) == 0
+    print(*show(), flush=True)
+    os.execv('/usr/bin/true', ['true', 'away'])
+print(*show(), flush=True)
+child(away)
+child(lambda: os.execv('/usr/bin/true', ['true', 'at home']))
+",
+        &[],
+    );
+    let shown: Vec<Vec<u64>> = output
+        .lines()
+        .map(|line| line.split(' ').map(|it| it.parse().unwrap()).collect())
+        .collect();
+    let events = watched.events().unwrap();
+    let names = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
+    for (mark, shown) in ["at home", "away"].into_iter().zip(&shown) {
+        let told = &events.exec(mark).unwrap()["exec"]["namespaces"];
+        let told = names.map(|name| told[name].as_u64().unwrap());
+        assert_eq!(told[..], shown[..], "{mark}");
+    }
+    let same = |name| {
+        let place = names.iter().position(|it| *it == name).unwrap();
+        shown[0][place] == shown[1][place]
+    };
+    assert_eq!(
+        names.map(same),
+        names.map(|it| ["pid", "user"].contains(&it))
+    );
 }
 
 #[test]

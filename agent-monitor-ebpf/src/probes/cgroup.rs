@@ -15,6 +15,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use crate::atomic;
 use crate::emit;
 use crate::maps::{AGENTS, EVENTS, NURSERIES, WATCHED, global};
+use crate::object::Object;
 use crate::task;
 
 /// The agent that stands for the node itself in [`AGENTS`].
@@ -118,8 +119,11 @@ pub fn attach(ctx: &BtfTracePointContext) -> i32 {
     let Some(place) = place(ctx.arg::<*const u8>(0) as u64) else {
         return 0;
     };
-    let moved = ctx.arg::<*const u8>(2) as u64;
-    let tgid: u32 = task::read(moved, global!(OFFSETS.task_tgid));
+    // SAFETY: the hook's argument.
+    let Some(moved) = (unsafe { Object::new(ctx.arg(2)) }) else {
+        return 0;
+    };
+    let tgid: u32 = moved.get(global!(OFFSETS.task_tgid));
     let destination = task::agent_of_cgroup(place.id);
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
@@ -130,6 +134,9 @@ pub fn attach(ctx: &BtfTracePointContext) -> i32 {
             let known = unsafe { &mut *known };
             let from = known.cgroup;
             known.cgroup = place.id;
+            if destination.is_none() {
+                task::stray();
+            }
             (known.agent, from)
         }
         (None, Some(agent)) => {

@@ -15,6 +15,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use crate::address::{endpoint, mapped};
 use crate::emit;
 use crate::maps::{EVENTS, EXIT_SCRATCH, SCAN_SCRATCH, global};
+use crate::object::Object;
 use crate::task::{self, Address};
 
 /// File type bits of `i_mode`, those of a socket and of a character device
@@ -39,12 +40,12 @@ const AF_ALG: u16 = 38;
 pub fn scan(ctx: &BtfTracePointContext) -> i32 {
     // struct bpf_iter__task: the iterator's state, and the task, null at the end.
     let meta: *const *mut seq_file = ctx.arg(0);
-    let task = ctx.arg::<*const u8>(1) as u64;
-    if task == 0 {
+    // SAFETY: the hook's argument.
+    let Some(task) = (unsafe { Object::new(ctx.arg(1)) }) else {
         return 0;
-    }
-    let pid: u32 = task::read(task, global!(OFFSETS.task_pid));
-    let tgid: u32 = task::read(task, global!(OFFSETS.task_tgid));
+    };
+    let pid: u32 = task.get(global!(OFFSETS.task_pid));
+    let tgid: u32 = task.get(global!(OFFSETS.task_tgid));
     if pid != tgid && shares_files(task) {
         return 0;
     }
@@ -62,7 +63,7 @@ pub fn scan(ctx: &BtfTracePointContext) -> i32 {
 
 /// Reports what the ending process of an agent still holds.
 #[inline(always)]
-pub fn at_exit(task: Address, agent: u64, cgroup: u64, now: u64) {
+pub fn at_exit(task: Object, agent: u64, cgroup: u64, now: u64) {
     look(task, agent, cgroup, now, DESCRIPTORS_AT_EXIT, Ring);
 }
 
@@ -118,10 +119,13 @@ impl Way for Ring {
 /// Whether a thread has the descriptors of its group's leader: it can have its
 /// own, and outlive it.
 #[inline(always)]
-fn shares_files(task: Address) -> bool {
-    let leader: Address = task::read(task, global!(OFFSETS.task_group_leader));
-    task::read::<u64>(task, global!(OFFSETS.task_files))
-        == task::read::<u64>(leader, global!(OFFSETS.task_files))
+fn shares_files(task: Object) -> bool {
+    let files = |task: Object| {
+        let files = task.follow(global!(OFFSETS.task_files));
+        files.map_or(0, Object::address)
+    };
+    let leader = task.follow(global!(OFFSETS.task_group_leader));
+    leader.is_some_and(|leader| files(task) == files(leader))
 }
 
 /// A walk over a process's descriptors. In a map, because the verifier follows
@@ -145,7 +149,7 @@ pub struct Walk {
 }
 
 #[inline(always)]
-fn look<W: Way>(task: Address, agent: u64, cgroup: u64, now: u64, steps: u32, way: W) {
+fn look<W: Way>(task: Object, agent: u64, cgroup: u64, now: u64, steps: u32, way: W) {
     let Some(walk) = W::scratch() else {
         return;
     };
@@ -156,9 +160,9 @@ fn look<W: Way>(task: Address, agent: u64, cgroup: u64, now: u64, steps: u32, wa
     found.header = emit::header::<Uncovered>(kind::UNCOVERED, now, agent);
     found.header.cgroup = cgroup;
     found.header.start = task::start(task);
-    found.header.tgid = task::read(task, global!(OFFSETS.task_tgid));
-    found.header.tid = task::read(task, global!(OFFSETS.task_pid));
-    found.comm = task::read(task, global!(OFFSETS.task_comm));
+    found.header.tgid = task.get(global!(OFFSETS.task_tgid));
+    found.header.tid = task.get(global!(OFFSETS.task_pid));
+    found.comm = task::comm(task);
     found.inode = 0;
     found.socket_cgroup = 0;
     found.remote = endpoint([0; 4], 0);
@@ -167,16 +171,16 @@ fn look<W: Way>(task: Address, agent: u64, cgroup: u64, now: u64, steps: u32, wa
     found.protocol = 0;
     found.pad = 0;
     if task::agent_of_cgroup(cgroup).is_none() {
+        task::stray();
         way.send(found);
     }
-    let files: Address = task::read(task, global!(OFFSETS.task_files));
-    if files == 0 {
+    let files = task.follow(global!(OFFSETS.task_files));
+    let Some(table) = files.and_then(|files| files.follow(global!(OFFSETS.files_fdt))) else {
         return;
-    }
-    let table: Address = task::read(files, global!(OFFSETS.files_fdt));
-    walk.files = task::read(table, global!(OFFSETS.fdtable_fd));
-    walk.open = task::read(table, global!(OFFSETS.fdtable_open_fds));
-    walk.room = task::read(table, global!(OFFSETS.fdtable_max_fds));
+    };
+    walk.files = table.get(global!(OFFSETS.fdtable_fd));
+    walk.open = table.get(global!(OFFSETS.fdtable_open_fds));
+    walk.room = table.get(global!(OFFSETS.fdtable_max_fds));
     walk.word = 0;
     walk.bits = 0;
     walk.told = 0;
@@ -213,7 +217,9 @@ unsafe extern "C" fn step<W: Way>(_index: u64, way: *const W) -> i64 {
         }
         walk.bits = task::read(walk.open, walk.word * 8);
         walk.word += 1;
-        return 0;
+        if walk.bits == 0 {
+            return 0;
+        }
     }
     let descriptor = (walk.word - 1) * 64 + walk.bits.trailing_zeros();
     walk.bits &= walk.bits - 1;
@@ -223,7 +229,9 @@ unsafe extern "C" fn step<W: Way>(_index: u64, way: *const W) -> i64 {
         unsafe { &*way }.send(&walk.found);
         walk.told += 1;
     }
-    i64::from(walk.told == UNCOVERED_PER_PROCESS)
+    // Most processes have few: no further step only to see that there is none.
+    walk.done = u32::from(walk.bits == 0 && walk.word * 64 >= walk.room);
+    i64::from(walk.done != 0 || walk.told == UNCOVERED_PER_PROCESS)
 }
 
 /// Whether what an open file carries is not seen; then `found` says why.

@@ -46,7 +46,7 @@ pub fn access(ctx: &DeviceContext) {
         header.start = match task::remembered(tgid) {
             // SAFETY: a value of TASKS, valid while the program runs.
             Some(known) => unsafe { (*known).start },
-            None => task::start(task::current()),
+            None => task::current().map_or(0, task::start),
         };
         let value = Device {
             header,

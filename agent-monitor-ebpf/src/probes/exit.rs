@@ -7,21 +7,27 @@ use aya_ebpf::programs::BtfTracePointContext;
 
 use crate::emit;
 use crate::maps::{EVENTS, TASKS, global};
+use crate::object::Object;
 use crate::probes::coverage;
 use crate::task;
 
 /// Reports and forgets a process whose last thread ends.
 #[inline(always)]
-pub fn exit(_ctx: &BtfTracePointContext) -> i32 {
-    let cgroup = task::current_cgroup();
-    let tgid = task::current_tgid();
+pub fn exit(ctx: &BtfTracePointContext) -> i32 {
+    // SAFETY: the hook's argument, which is the running task.
+    let Some(current) = (unsafe { Object::new(ctx.arg(0)) }) else {
+        return 0;
+    };
+    let cgroup = task::cgroup(current);
+    let tgid: u32 = current.get(global!(OFFSETS.task_tgid));
     let Some(agent) = task::current_agent(cgroup, tgid) else {
         return 0;
     };
-    let current = task::current();
-    let signal: u64 = task::read(current, global!(OFFSETS.task_signal));
+    let Some(signal) = current.follow(global!(OFFSETS.task_signal)) else {
+        return 0;
+    };
     // do_exit() counts itself off signal->live before this tracepoint.
-    let live: u32 = task::read(signal, global!(OFFSETS.signal_live));
+    let live: u32 = signal.get(global!(OFFSETS.signal_live));
     if live != 0 {
         return 0;
     }
@@ -37,10 +43,10 @@ pub fn exit(_ctx: &BtfTracePointContext) -> i32 {
         let mut header = emit::header::<Exit>(kind::EXIT, now, agent);
         header.cgroup = cgroup;
         header.tgid = tgid;
-        header.tid = aya_ebpf::helpers::bpf_get_current_pid_tgid() as u32;
+        header.tid = current.get(global!(OFFSETS.task_pid));
         header.start = task::start(current);
-        let group: u32 = task::read(signal, global!(OFFSETS.signal_group_exit_code));
-        let own: u32 = task::read(current, global!(OFFSETS.task_exit_code));
+        let group: u32 = signal.get(global!(OFFSETS.signal_group_exit_code));
+        let own: u32 = current.get(global!(OFFSETS.task_exit_code));
         let value = Exit {
             header,
             status: if group != 0 { group } else { own },

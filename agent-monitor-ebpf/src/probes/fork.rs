@@ -8,47 +8,60 @@ use aya_ebpf::programs::BtfTracePointContext;
 
 use crate::emit;
 use crate::maps::{EVENTS, global};
+use crate::object::Object;
 use crate::probes::cgroup;
 use crate::task;
 
 /// Remembers a new process of an agent and reports it.
 #[inline(always)]
 pub fn fork(ctx: &BtfTracePointContext) -> i32 {
-    let child: u64 = ctx.arg::<*const u8>(1) as u64;
-    let parent = task::current_tgid();
+    // SAFETY: the hook's arguments.
+    let (parent, child) = unsafe { (Object::new(ctx.arg(0)), Object::new(ctx.arg(1))) };
+    let (Some(parent), Some(child)) = (parent, child) else {
+        return 0;
+    };
+    let caller = task::current_tgid();
     // The child's own cgroup: clone3 with CLONE_INTO_CGROUP puts it elsewhere
     // than its parent.
     let own = task::cgroup(child);
-    let Some(agent) = task::current_agent(own, parent) else {
-        return 0;
+    let from = task::cgroup(parent);
+    let agent = match task::current_agent(own, caller) {
+        Some(agent) => agent,
+        None if own == from => return 0,
+        None => match task::agent_of(from, caller) {
+            Some(agent) => {
+                task::stray();
+                agent
+            }
+            None => return 0,
+        },
     };
-    let tgid: u32 = task::read(child, global!(OFFSETS.task_tgid));
-    let pid: u32 = task::read(child, global!(OFFSETS.task_pid));
+    let tgid: u32 = child.get(global!(OFFSETS.task_tgid));
+    let pid: u32 = child.get(global!(OFFSETS.task_pid));
     if pid != tgid {
         return 0; // a thread
     }
-    let start: u64 = task::read(child, global!(OFFSETS.task_start));
+    let start: u64 = child.get(global!(OFFSETS.task_start));
     task::remember(tgid, agent, own, start);
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     emit::record::<Fork>(&EVENTS, kind::FORK, agent, now, |record| {
         let mut header = emit::header::<Fork>(kind::FORK, now, agent);
         header.cgroup = own;
-        header.tgid = parent;
-        header.tid = aya_ebpf::helpers::bpf_get_current_pid_tgid() as u32;
-        header.start = task::start(task::current());
+        header.tgid = caller;
+        header.tid = parent.get(global!(OFFSETS.task_pid));
+        header.start = task::start(parent);
         let record_value = Fork {
             header,
             child_start: start,
             child: tgid,
             uid: bpf_get_current_uid_gid() as u32,
-            comm: task::read(child, global!(OFFSETS.task_comm)),
+            comm: task::comm(child),
         };
         // SAFETY: the place is a reservation of this type.
         unsafe { record.write(record_value) };
         true
     });
-    let from = task::current_cgroup();
     if from != own {
         // After the fork, which tells who this is.
         cgroup::born_into(own, from, agent, tgid, start, now + 1);

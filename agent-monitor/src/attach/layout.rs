@@ -48,7 +48,8 @@ fn shared() -> Vec<Shared> {
         FlowId { cookie, generation }
         Endpoint { ip, port, pad }
         Fork { header, child_start, child, uid, comm }
-        Exec { header, parent_start, inode, ppid, uid, device, links, stdio_sockets, filename_len, exe_len, argv_len, argv_total, pad, comm }
+        Exec { header, parent_start, inode, ppid, uid, device, links, stdio_sockets, filename_len, exe_len, argv_len, argv_total, details_len, comm }
+        ExecDetails { gid, euid, egid, mode, cgroup_ns, ipc_ns, mnt_ns, net_ns, pid_ns, user_ns, uts_ns, interpreter_len }
         Exit { header, status, pad }
         Cgroup { header, id, parent, action, path_len }
         Connect { header, flow, remote, protocol, pad, last_rx_flow, last_rx_time }
@@ -74,7 +75,7 @@ fn shared() -> Vec<Shared> {
         Told { time, records, lost }
         Task { agent, cgroup, start, last_rx_flow, last_rx_time }
         Settings { quota, watch_containers, pad }
-        Offsets { task_pid, task_tgid, task_start, task_real_parent, task_group_leader, task_mm, task_files, task_signal, task_exit_code, task_comm, task_cgroups, css_set_dfl_cgrp, cgroup_kn, cgroup_root, cgroup_root_hierarchy_id, kernfs_id, kernfs_parent, kernfs_name, signal_live, signal_group_exit_code, mm_arg_start, mm_arg_end, mm_exe_file, file_mnt, file_dentry, file_inode, dentry_parent, dentry_name, mount_mnt, mount_parent, mount_mountpoint, vfsmount_root, inode_ino, inode_nlink, inode_mode, inode_sb, sb_dev, binprm_filename, files_fdt, fdtable_fd, fdtable_max_fds, fdtable_open_fds, file_private_data, inode_rdev, socket_sk, sock_protocol, sock_cgroup, sock_family, sock_daddr, sock_dport, sock_v6_daddr, sock_err }
+        Offsets { task_pid, task_tgid, task_start, task_real_parent, task_group_leader, task_mm, task_files, task_signal, task_exit_code, task_comm, task_cgroups, css_set_dfl_cgrp, cgroup_kn, cgroup_root, cgroup_root_hierarchy_id, kernfs_id, kernfs_parent, kernfs_name, signal_live, signal_group_exit_code, mm_arg_start, mm_arg_end, mm_exe_file, file_mnt, file_dentry, file_inode, dentry_parent, dentry_name, mount_mnt, mount_parent, mount_mountpoint, vfsmount_root, inode_ino, inode_nlink, inode_mode, inode_sb, sb_dev, binprm_filename, files_fdt, fdtable_fd, fdtable_max_fds, fdtable_open_fds, file_private_data, inode_rdev, socket_sk, sock_protocol, sock_cgroup, sock_family, sock_daddr, sock_dport, sock_v6_daddr, sock_err, task_nsproxy, task_thread_pid, task_cred, cred_uid, cred_gid, cred_euid, cred_egid, cred_user_ns, nsproxy_cgroup, nsproxy_ipc, nsproxy_mnt, nsproxy_net, nsproxy_uts, pid_level, pid_numbers, upid_ns, cgroup_ns_inum, ipc_ns_inum, mnt_ns_inum, net_ns_inum, pid_ns_inum, user_ns_inum, uts_ns_inum, binprm_interp, files_fd_array }
     }
 }
 

@@ -86,6 +86,31 @@ const MEMBERS: &[Member] = members! {
     sock_dport: "sock_common", "skc_dport";
     sock_v6_daddr: "sock_common", "skc_v6_daddr";
     sock_err: "sock", "sk_err";
+    task_nsproxy: "task_struct", "nsproxy";
+    task_thread_pid: "task_struct", "thread_pid";
+    task_cred: "task_struct", "cred";
+    cred_uid: "cred", "uid.val";
+    cred_gid: "cred", "gid.val";
+    cred_euid: "cred", "euid.val";
+    cred_egid: "cred", "egid.val";
+    cred_user_ns: "cred", "user_ns";
+    nsproxy_cgroup: "nsproxy", "cgroup_ns";
+    nsproxy_ipc: "nsproxy", "ipc_ns";
+    nsproxy_mnt: "nsproxy", "mnt_ns";
+    nsproxy_net: "nsproxy", "net_ns";
+    nsproxy_uts: "nsproxy", "uts_ns";
+    pid_level: "pid", "level";
+    pid_numbers: "pid", "numbers";
+    upid_ns: "upid", "ns";
+    cgroup_ns_inum: "cgroup_namespace", "ns.inum";
+    ipc_ns_inum: "ipc_namespace", "ns.inum";
+    mnt_ns_inum: "mnt_namespace", "ns.inum";
+    net_ns_inum: "net", "ns.inum";
+    pid_ns_inum: "pid_namespace", "ns.inum";
+    user_ns_inum: "user_namespace", "ns.inum";
+    uts_ns_inum: "uts_namespace", "ns.inum";
+    binprm_interp: "linux_binprm", "interp";
+    files_fd_array: "files_struct", "fd_array";
 };
 
 /// What btfparse reads from.

@@ -15,7 +15,7 @@ use agent_monitor_common::limits::{BURST_BYTES, CHUNK_LARGE, PATH_CAP};
 use bytemuck::Pod;
 use bytes::Bytes;
 
-use crate::event::{Address, Outcome};
+use crate::event::{Address, Namespaces, Outcome};
 pub use socket::{Bound, Closed, Socket};
 
 /// A record, with lengths checked and text made valid.
@@ -194,6 +194,27 @@ pub struct Exec {
     pub links: u32,
     /// Bit n: file descriptor n is a socket.
     pub stdio_sockets: u32,
+    /// What the first recordings do not have.
+    pub details: Option<ExecDetails>,
+}
+
+/// See [`wire::ExecDetails`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ExecDetails {
+    /// What runs the file, if it does not run by itself.
+    pub interpreter: Option<String>,
+    /// Real group id.
+    pub gid: u32,
+    /// Effective user id.
+    pub euid: u32,
+    /// Effective group id.
+    pub egid: u32,
+    /// The executable is set-user-ID.
+    pub setuid: bool,
+    /// The executable is set-group-ID.
+    pub setgid: bool,
+    /// Where the process is.
+    pub namespaces: Namespaces,
 }
 
 /// See [`wire::Device`].
@@ -466,14 +487,19 @@ fn fork(bytes: &[u8]) -> Result<Body, Error> {
 }
 
 fn exec(bytes: &[u8]) -> Result<Body, Error> {
+    fn part(bytes: &[u8], length: u32) -> Result<(&[u8], &[u8]), Error> {
+        bytes.split_at_checked(size(length)?).ok_or(Error::Length)
+    }
     let (exec, rest) = fixed::<wire::Exec>(bytes)?;
-    let (filename, rest) = rest
-        .split_at_checked(size(exec.filename_len)?)
-        .ok_or(Error::Length)?;
-    let (exe, rest) = rest
-        .split_at_checked(size(exec.exe_len)?)
-        .ok_or(Error::Length)?;
-    let argv = rest.get(..size(exec.argv_len)?).ok_or(Error::Length)?;
+    let (details, rest) = part(rest, exec.details_len)?;
+    let details = match details {
+        [] => None,
+        details => Some(fixed::<wire::ExecDetails>(details)?.0),
+    };
+    let (filename, rest) = part(rest, exec.filename_len)?;
+    let (interpreter, rest) = part(rest, details.map_or(0, |it| it.interpreter_len))?;
+    let (exe, rest) = part(rest, exec.exe_len)?;
+    let (argv, _) = part(rest, exec.argv_len)?;
     let (argv, more) = text::arguments(argv);
     Ok(Body::Exec(Box::new(Exec {
         parent: ProcessKey::from_ns(exec.ppid, exec.parent_start),
@@ -487,7 +513,30 @@ fn exec(bytes: &[u8]) -> Result<Body, Error> {
         device: exec.device,
         links: exec.links,
         stdio_sockets: exec.stdio_sockets,
+        details: details.map(|details| exec_details(&details, interpreter)),
     })))
+}
+
+fn exec_details(details: &wire::ExecDetails, interpreter: &[u8]) -> ExecDetails {
+    // S_ISUID and S_ISGID, include/uapi/linux/stat.h.
+    let (setuid, setgid) = (0o4000, 0o2000);
+    ExecDetails {
+        interpreter: (!interpreter.is_empty()).then(|| text::until_nul(interpreter)),
+        gid: details.gid,
+        euid: details.euid,
+        egid: details.egid,
+        setuid: details.mode & setuid != 0,
+        setgid: details.mode & setgid != 0,
+        namespaces: Namespaces {
+            cgroup: details.cgroup_ns,
+            ipc: details.ipc_ns,
+            mnt: details.mnt_ns,
+            net: details.net_ns,
+            pid: details.pid_ns,
+            user: details.user_ns,
+            uts: details.uts_ns,
+        },
+    }
 }
 
 fn cgroup(bytes: &[u8]) -> Result<Body, Error> {

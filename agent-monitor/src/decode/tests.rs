@@ -107,6 +107,70 @@ fn reads_an_exec_with_path_and_arguments_in_order() {
     assert_eq!(&*exec.exe, "/bin/ssh");
     assert_eq!(*exec.argv, ["ssh", "-N", "-R"]);
     assert!(!exec.argv_truncated);
+    assert_eq!(exec.details, None, "the first recordings have none");
+}
+
+/// A script's exec, with all that is told of one.
+fn detailed() -> Vec<u8> {
+    let mut exec: wire::Exec = bytemuck::Zeroable::zeroed();
+    let details = wire::ExecDetails {
+        gid: 1,
+        euid: 2,
+        egid: 3,
+        mode: 0o104_755,
+        pid_ns: 4,
+        uts_ns: 5,
+        interpreter_len: 8,
+        ..wire::ExecDetails::default()
+    };
+    exec.details_len = u32::try_from(size_of_val(&details)).expect("a small record");
+    let text = b"./x\0/bin/sh\0dash\0x\0";
+    (exec.filename_len, exec.exe_len) = (4, 5);
+    (exec.argv_len, exec.argv_total) = (2, 2);
+    let len = size_of_val(&exec) + size_of_val(&details) + text.len();
+    exec.header.kind = kind::EXEC;
+    exec.header.len = u32::try_from(len).expect("a small record");
+    let parts = [
+        bytemuck::bytes_of(&exec),
+        bytemuck::bytes_of(&details),
+        text,
+    ];
+    parts.concat()
+}
+
+#[test]
+fn reads_who_runs_a_script_with_whose_rights_and_where() {
+    let record = record(&Bytes::from(detailed())).expect("the record is whole");
+    let Body::Exec(exec) = record.body else {
+        panic!("not an exec: {record:?}")
+    };
+    assert_eq!(
+        (&*exec.filename, &*exec.exe, &*exec.argv[0]),
+        ("./x", "/dash", "x")
+    );
+    let details = exec.details.expect("it has details");
+    assert_eq!(details.interpreter.as_deref(), Some("/bin/sh"));
+    assert_eq!((details.gid, details.euid, details.egid), (1, 2, 3));
+    assert_eq!((details.setuid, details.setgid), (true, false));
+    assert_eq!((details.namespaces.pid, details.namespaces.uts), (4, 5));
+}
+
+#[test]
+fn an_exec_whose_lengths_do_not_add_up_is_refused() {
+    let whole = detailed();
+    let details_len = std::mem::offset_of!(wire::Exec, details_len);
+    let interpreter_len =
+        size_of::<wire::Exec>() + std::mem::offset_of!(wire::ExecDetails, interpreter_len);
+    for place in [details_len, interpreter_len] {
+        for length in [200, u32::MAX] {
+            let mut bytes = whole.clone();
+            bytes[place..place + 4].copy_from_slice(&length.to_ne_bytes());
+            assert_eq!(record(&Bytes::from(bytes)), Err(Error::Length));
+        }
+    }
+    let mut short = whole;
+    short[details_len..details_len + 4].copy_from_slice(&8u32.to_ne_bytes());
+    assert_eq!(record(&Bytes::from(short)), Err(Error::Short));
 }
 
 #[test]

@@ -54,6 +54,8 @@ pub struct Exec {
     pub exe: Option<Arc<str>>,
     /// Arguments.
     pub argv: Arc<[String]>,
+    /// Effective user id from here on, if it is known.
+    pub euid: Option<u32>,
 }
 
 /// The table. Times are nanoseconds since boot, those of the records.
@@ -74,6 +76,8 @@ pub struct Processes {
 #[derive(Debug)]
 struct Entry {
     process: Arc<Process>,
+    /// Effective user id after its last exec, or its parent's.
+    euid: Option<u32>,
     /// Key in `running`; `None` once it has ended.
     age: Option<u64>,
     /// The ancestors of its children, once there was one.
@@ -118,7 +122,8 @@ impl Processes {
                 .unwrap_or_default(),
             ancestors: parent.map(|parent| self.below(&parent)).unwrap_or_default(),
         };
-        self.insert(child, now)
+        let euid = self.effective_uid(fork.parent);
+        self.insert_with(child, euid, now)
     }
 
     /// Takes in an exec and returns the process as it is now.
@@ -147,7 +152,7 @@ impl Processes {
             argv: exec.argv,
             ancestors,
         };
-        self.insert(process, now)
+        self.insert_with(process, exec.euid, now)
     }
 
     /// Takes in the end of a process, which stays known for [`TOMBSTONE_NS`].
@@ -167,6 +172,12 @@ impl Processes {
         self.entries
             .get(&process)
             .map(|entry| entry.process.clone())
+    }
+
+    /// The effective user id of a process after its last exec, or else its parent's
+    /// when it was made. What it did to itself since is not known.
+    pub fn effective_uid(&self, process: ProcessKey) -> Option<u32> {
+        self.entries.get(&process)?.euid
     }
 
     /// A process, taken over from /proc when it is not known: it started before
@@ -271,6 +282,10 @@ impl Processes {
     }
 
     fn insert(&mut self, process: Process, now: u64) -> Arc<Process> {
+        self.insert_with(process, None, now)
+    }
+
+    fn insert_with(&mut self, process: Process, euid: Option<u32>, now: u64) -> Arc<Process> {
         self.forget_ended(now);
         let key = key_of(&process);
         let process = Arc::new(process);
@@ -294,6 +309,7 @@ impl Processes {
             key,
             Entry {
                 process: process.clone(),
+                euid,
                 age,
                 below: None,
             },

@@ -204,6 +204,20 @@ static TABLES: &[&[Field]] = &[
         "exec.argv_truncated", Bool, b => b.argv_truncated;
         "exec.memfd", Bool, b => b.memfd;
         "exec.stdio_sockets", Number, b => &b.stdio_sockets;
+        "exec.interpreter", Text, b => &b.interpreter;
+        "exec.gid", Number, b => b.gid;
+        "exec.euid", Number, b => b.euid;
+        "exec.euid_before", Number, b => b.euid_before;
+        "exec.egid", Number, b => b.egid;
+        "exec.setuid", Bool, b => b.setuid;
+        "exec.setgid", Bool, b => b.setgid;
+        "exec.namespaces.cgroup", Number, b => b.namespaces?.cgroup;
+        "exec.namespaces.ipc", Number, b => b.namespaces?.ipc;
+        "exec.namespaces.mnt", Number, b => b.namespaces?.mnt;
+        "exec.namespaces.net", Number, b => b.namespaces?.net;
+        "exec.namespaces.pid", Number, b => b.namespaces?.pid;
+        "exec.namespaces.user", Number, b => b.namespaces?.user;
+        "exec.namespaces.uts", Number, b => b.namespaces?.uts;
     },
     fields! { "exit" Exit;
         "exit.code", Number, b => b.code;

@@ -62,7 +62,9 @@ fn exec(line: &mut Line, event: &Value) {
         line.push(DIM, " …");
     }
     let last = |path: &str| path.rsplit('/').next().map(str::to_owned);
-    if first.is_some_and(|first| last(first) != last(filename)) {
+    let is_script = event.pointer("/exec/interpreter").is_some();
+    // A script's name is among its interpreter's arguments.
+    if !is_script && first.is_some_and(|first| last(first) != last(filename)) {
         line.push(DIM, "  runs ");
         line.push(PLAIN, &command_line([filename].into_iter()));
     }
@@ -75,6 +77,10 @@ fn exec(line: &mut Line, event: &Value) {
     if let Some(sockets) = sockets {
         let list: Vec<_> = sockets.iter().map(Value::to_string).collect();
         line.push(WARNING, &format!("  socket as fd {}", list.join(", ")));
+    }
+    let euid = |name| integer(event, name);
+    if let Some((before, now)) = euid("/exec/euid_before").zip(euid("/exec/euid")) {
+        line.push(WARNING, &format!("  as user {now}, was {before}"));
     }
 }
 

@@ -146,6 +146,21 @@ fn exec_shows_what_is_odd_about_a_program() {
 }
 
 #[test]
+fn exec_shows_a_script_once_and_whose_rights_a_program_takes() {
+    let script = Exec {
+        interpreter: Some("/bin/sh".into()),
+        ..exec("./tool", &["/bin/sh", "./tool", "-v"])
+    };
+    assert_eq!(essential(Body::Exec(script)), "/bin/sh ./tool -v");
+    let setuid = Exec {
+        euid: Some(0),
+        euid_before: Some(1000),
+        ..exec("/usr/bin/su", &["su"])
+    };
+    assert_eq!(essential(Body::Exec(setuid)), "su  as user 0, was 1000");
+}
+
+#[test]
 fn exit_shows_how_it_ended() {
     let runtime_ns = Some(1_234_000_000);
     let exited = Exit {

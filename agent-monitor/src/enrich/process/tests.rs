@@ -25,6 +25,7 @@ fn exec(pid: u32, parent: u32, name: &str) -> Exec {
         comm: name.to_owned(),
         exe: Some(format!("/bin/{name}").into()),
         argv: [name.to_owned()].into(),
+        euid: None,
     }
 }
 
@@ -306,4 +307,22 @@ fn a_table_that_is_empty_again_takes_nothing() {
     table.forget_ended(TOMBSTONE_NS);
     assert_eq!((table.len(), table.footprint.bytes()), (0, 0));
     assert!(table.running.is_empty() && table.ended.is_empty());
+}
+
+#[test]
+fn the_effective_user_is_that_of_the_last_exec_or_of_the_parent() {
+    let (mut table, _root) = table(100, &[]);
+    let as_user = |pid, euid| Exec {
+        euid,
+        ..exec(pid, 0, "x")
+    };
+    table.exec(as_user(1, Some(1000)), 0);
+    table.fork(fork(1, 2), 0);
+    assert_eq!(table.effective_uid(key(2)), Some(1000));
+    table.exec(as_user(2, Some(0)), 0);
+    assert_eq!(table.effective_uid(key(2)), Some(0));
+    assert_eq!(table.effective_uid(key(1)), Some(1000));
+    table.exec(as_user(2, None), 0);
+    assert_eq!(table.effective_uid(key(2)), None);
+    assert_eq!(table.effective_uid(key(9)), None);
 }
