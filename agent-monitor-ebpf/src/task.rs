@@ -131,14 +131,28 @@ pub fn current_agent(cgroup: u64, tgid: u32) -> Option<u64> {
     if !are_strays() {
         return None;
     }
+    match agent_of_stray(tgid) {
+        0 => None,
+        agent => Some(agent),
+    }
+}
+
+/// The agent that a process is remembered to belong to; 0: none, or one that is no
+/// more. A function of its own, which programs seldom call: inlined in all of them,
+/// the compiler leaves a register in one unset that the verifier of 6.1 misses.
+#[inline(never)]
+fn agent_of_stray(tgid: u32) -> u64 {
+    let Some(known) = remembered(tgid) else {
+        return 0;
+    };
     // SAFETY: a value of TASKS, valid while the program runs.
-    let agent = unsafe { (*remembered(tgid)?).agent };
+    let agent = unsafe { (*known).agent };
     if AGENTS.get_ptr_mut(agent).is_none() {
         // A container that was not chosen, or is long gone.
         let _ = TASKS.remove(tgid);
-        return None;
+        return 0;
     }
-    Some(agent)
+    agent
 }
 
 /// Notes that a process of an agent is in a cgroup that is no agent's.

@@ -255,6 +255,65 @@ assert s.recv(65536) == pattern({LEN})
     }
 }
 
+#[test]
+fn of_tcp_segments_in_fragments() {
+    const HOST: &str = "192.0.2.10";
+    let world = World::new("tcp-fragments").unwrap();
+    let agent = Agent::cgroup(&world, "agent").unwrap();
+    // A host behind the internet, which has a narrow way to the agent: what comes
+    // from there and may be fragmented is.
+    let far = Netns::create(&format!("{}-far", world.net().name())).unwrap();
+    let pair = ["link", "add", "far", "type", "veth", "peer", "name", "eth0"];
+    let pair = [&pair[..], &["netns", far.name()]].concat();
+    let here = [
+        &pair[..],
+        &["addr", "add", "192.0.2.9/30", "dev", "far"],
+        &["link", "set", "far", "up"],
+        &["link", "set", "br0", "mtu", "600"],
+    ];
+    let there = [
+        &["addr", "add", "192.0.2.10/30", "dev", "eth0"][..],
+        &["link", "set", "eth0", "up"],
+        &["route", "add", "default", "via", "192.0.2.9"],
+    ];
+    here.iter()
+        .for_each(|args| drop(world.net().ip(args).unwrap()));
+    there.iter().for_each(|args| drop(far.ip(args).unwrap()));
+    let forward = || Ok(fs::write("/proc/sys/net/ipv4/ip_forward", "1")?);
+    world.net().run(forward).unwrap();
+
+    let recorder = Recorder::of(&agent).unwrap();
+    // IP_MTU_DISCOVER = IP_PMTUDISC_DONT.
+    let prepare = "
+def prepare(s):
+    s.setsockopt(socket.IPPROTO_IP, 10, 0)
+";
+    let script = [PATTERN, prepare, SERVICE].concat();
+    let argv = ["ip", "netns", "exec", far.name(), "/usr/bin/python3", "-c"];
+    let argv = [&argv[..], &[&script, HOST, "7305", "3000", "20000"]].concat();
+    let mut server = world.spawn(&argv).unwrap();
+    far.wait_for_listener(7305).unwrap();
+    let client = format!(
+        "{PATTERN}
+import socket
+s = socket.create_connection(('{HOST}', 7305), 10)
+s.sendall(pattern(3_000))
+left = 20_000
+while left:
+    left -= len(s.recv(left))
+s.close()
+"
+    );
+    agent.run(&["python3", "-c", &client]).unwrap();
+    server.finish(SOON).unwrap();
+    let fragments = fragments_of(world.net());
+    assert!(fragments >= 26, "{fragments} fragments: it was whole");
+    let recording = recorder.finish().unwrap();
+    assert_head(&recording, 7305, Way::Out, 3_000);
+    assert_head(&recording, 7305, Way::In, 20_000);
+    assert_eq!(counted(&recording), [3_000, 20_000]);
+}
+
 /// Fragments that a namespace has made, of both versions of IP (proc_pid_net(5)).
 fn fragments_of(netns: &Netns) -> u64 {
     let read = || {

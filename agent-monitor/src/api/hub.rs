@@ -3,7 +3,8 @@
 //! The pipeline publishes from one thread and must not wait for anyone, so each
 //! subscriber has a bounded queue. When it is full, events for that subscriber
 //! are counted instead of queued until it has read the queue to its end; there it
-//! gets one `loss` event in the place of what is missing.
+//! gets one `loss` event in the place of what is missing. Alerts, losses and gaps
+//! have room of their own behind the others: a flood does not displace what it means.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +20,8 @@ use crate::loss::Stage;
 pub const HISTORY: usize = 4096;
 /// Events that wait for one subscriber.
 pub const QUEUE: usize = 2048;
+/// Room beyond for alerts, losses and gaps.
+pub const RESERVED: usize = 256;
 
 /// Hands every event to every subscriber. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -53,11 +56,21 @@ struct Subscriber {
 
 #[derive(Debug, Default)]
 struct Queue {
-    events: VecDeque<Arc<Event>>,
-    /// What is missing after `events`, by kind. Not empty means: queue nothing
-    /// more before the reader has been told.
-    lost: BTreeMap<&'static str, u64>,
+    waiting: VecDeque<Waiting>,
+    /// What is missing after `waiting`. Not empty means: queue no ordinary event
+    /// before the reader has been told.
+    lost: Kinds,
     closed: bool,
+}
+
+/// How many events of each kind are missing.
+type Kinds = BTreeMap<&'static str, u64>;
+
+#[derive(Debug)]
+enum Waiting {
+    Event(Arc<Event>),
+    /// Events are missing here.
+    Lost(Kinds),
 }
 
 /// What a look into a queue found.
@@ -178,15 +191,27 @@ impl Subscriber {
     /// Queues an event; without room it is counted instead and the answer is `false`.
     fn push(&self, event: &Arc<Event>) -> bool {
         let mut queue = lock(&self.queue);
-        if queue.lost.is_empty() && queue.events.len() < QUEUE {
-            queue.events.push_back(Arc::clone(event));
-            drop(queue);
-            self.wake.notify_one();
-            return true;
+        let has_room = queue.lost.is_empty() && queue.waiting.len() < QUEUE;
+        // Two places: what is missing before it is told of first.
+        let is_kept = || is_vital(&event.body) && queue.waiting.len() + 2 <= QUEUE + RESERVED;
+        if !has_room && !is_kept() {
+            *queue.lost.entry(event.body.kind()).or_default() += 1;
+            return false;
         }
-        *queue.lost.entry(event.body.kind()).or_default() += 1;
-        false
+        let lost = std::mem::take(&mut queue.lost);
+        if !lost.is_empty() {
+            queue.waiting.push_back(Waiting::Lost(lost));
+        }
+        queue.waiting.push_back(Waiting::Event(Arc::clone(event)));
+        drop(queue);
+        self.wake.notify_one();
+        true
     }
+}
+
+/// Whether a reader is to learn of it however slow it is.
+fn is_vital(body: &Body) -> bool {
+    matches!(body, Body::Alert(_) | Body::Loss(_) | Body::Gap(_))
 }
 
 /// One reader's view of the hub; dropping it ends the subscription.
@@ -223,17 +248,20 @@ impl Subscription {
             return Next::Event(event);
         }
         let mut queue = lock(&self.subscriber.queue);
-        if let Some(event) = queue.events.pop_front() {
-            Next::Event(event)
-        } else if !queue.lost.is_empty() {
-            let kinds = std::mem::take(&mut queue.lost);
+        let next = queue.waiting.pop_front().or_else(|| {
+            let lost = std::mem::take(&mut queue.lost);
+            (!lost.is_empty()).then_some(Waiting::Lost(lost))
+        });
+        if let Some(next) = next {
             drop(queue);
-            let records = kinds.values().sum();
-            Next::Event(self.hub.own_event(Body::Loss(Loss {
-                stage: Stage::Tail,
-                records,
-                kinds,
-            })))
+            Next::Event(match next {
+                Waiting::Event(event) => event,
+                Waiting::Lost(kinds) => self.hub.own_event(Body::Loss(Loss {
+                    stage: Stage::Tail,
+                    records: kinds.values().sum(),
+                    kinds,
+                })),
+            })
         } else if queue.closed {
             Next::Closed
         } else {
@@ -318,6 +346,55 @@ mod tests {
         assert_eq!(hub.lost(), 1234);
         publish(&hub, 100_000..100_001);
         assert_eq!(read(&mut slow), ["100000"]);
+    }
+
+    #[test]
+    fn a_reader_of_a_full_queue_still_learns_of_losses_each_in_its_place() {
+        let hub = hub();
+        let mut slow = subscribe(&hub, "");
+        let queue = QUEUE as u64;
+        let lose = |number: u64| {
+            let loss = Loss {
+                stage: Stage::Ring,
+                records: number,
+                kinds: [("exec", number)].into(),
+            };
+            hub.publish(hub.own_event(Body::Loss(loss)));
+        };
+        publish(&hub, 0..queue + 10);
+        lose(1);
+        lose(2);
+        publish(&hub, 0..20);
+        lose(3);
+        let read = read(&mut slow);
+        let expected = [
+            "10 lost at tail",
+            "1 lost at ring",
+            "2 lost at ring",
+            "20 lost at tail",
+            "3 lost at ring",
+        ];
+        assert_eq!(read[QUEUE..], expected);
+        assert_eq!(hub.lost(), 30);
+    }
+
+    #[test]
+    fn the_room_for_losses_is_bounded_too() {
+        let hub = hub();
+        let mut slow = subscribe(&hub, "");
+        publish(&hub, 0..QUEUE as u64);
+        for number in 0..1_000 {
+            hub.publish(hub.own_event(Body::Gap(Gap {
+                reason: String::new(),
+                from: Timestamp(0),
+                to: Timestamp(number),
+            })));
+        }
+        let read = read(&mut slow);
+        assert!(read.len() <= QUEUE + RESERVED + 1, "{}", read.len());
+        let told = (read.len() - QUEUE - 1) as u64;
+        let last = format!("{} lost at tail", 1_000 - told);
+        assert_eq!(read.last(), Some(&last));
     }
 
     #[test]

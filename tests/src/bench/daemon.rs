@@ -17,7 +17,7 @@ const START: &str = "30s";
 /// Ticks of the clock of `/proc/PID/stat` a second (`USER_HZ`).
 const USER_HZ: f64 = 100.0;
 
-/// A running daemon that watches every agent of the rig. Killed on drop.
+/// A running daemon. Killed on drop.
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
@@ -25,17 +25,26 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it, and waits until it is attached.
+    /// Starts one that watches every agent of the rig, and waits until it is attached.
     ///
     /// # Errors
     /// When it does not start, with what it said.
     pub fn start() -> Result<Self> {
+        Self::watching(&[&format!("cgroup:{PARENT}/*")])
+    }
+
+    /// As [`Daemon::start`], for what these selectors choose.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn watching(selectors: &[&str]) -> Result<Self> {
         let site = Site::new()?;
         let config = site.configure("")?;
         let log = fs::File::create(site.dir().join("log"))?;
         let child = site
-            .command(&["run", "--agent", &format!("cgroup:{PARENT}/*"), "--config"])?
+            .command(&["run", "--config"])?
             .arg(config)
+            .args(selectors.iter().flat_map(|selector| ["--agent", selector]))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

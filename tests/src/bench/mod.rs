@@ -7,7 +7,7 @@
 
 mod capacity;
 mod cost;
-mod daemon;
+pub mod daemon;
 mod floor;
 mod judge;
 mod kernel;
