@@ -639,7 +639,8 @@ pub struct DatagramBurst {
     pub pad: u32,
 }
 
-/// A socket of datagrams is gone, and with it all of its flows.
+/// A socket of datagrams is gone, and with it all of its flows; or one of TCP from
+/// before the watch, of whose end TCP does not tell.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 #[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]

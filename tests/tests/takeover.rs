@@ -147,6 +147,32 @@ fn what_a_listener_from_before_accepts_is_its_holders() {
 }
 
 #[test]
+fn the_ends_of_connections_from_before_are_told_also_of_those_that_were_idle() {
+    let mut it = before("ends");
+    let pid = it.holder.pid().unwrap();
+    let monitor = Monitor::of(&it.agent).unwrap();
+    let open = [
+        open(&monitor, &format!("{SERVER}:3333"), None),
+        open(&monitor, "127.0.0.1:4444", None),
+        open(&monitor, "127.0.0.1:", Some(4444)),
+    ];
+    it.holder.stop().unwrap();
+    for open in open {
+        let closed = monitor
+            .wait_for("its end", SOON, |it| {
+                it["flow"]["state"] == "closed" && it["flow"]["flow"] == open["flow"]["flow"]
+            })
+            .unwrap();
+        assert_eq!(closed["process"]["pid"], pid, "{closed}");
+        assert_eq!(closed["flow"]["remote"], open["flow"]["remote"]);
+        assert_eq!(closed["flow"]["result"], "established");
+        assert_eq!(closed["flow"].get("duration_ns"), None, "{closed}");
+    }
+    drop(it.pool);
+    monitor.stop().unwrap();
+}
+
+#[test]
 fn mining_on_a_connection_from_before_is_found_and_names_its_process() {
     let it = before("mining");
     let pid = it.holder.pid().unwrap();

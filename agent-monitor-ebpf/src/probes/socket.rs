@@ -2,16 +2,18 @@
 //! (__inet_bind, since 4.17) and `sock_release` (inet_release, since 5.9): an inet
 //! socket's birth, its address, and its end. All run in the process that calls.
 
-use agent_monitor_common::event::{Bound, Socket, kind};
+use agent_monitor_common::event::{Bound, FlowId, Header, Released, Socket, kind};
+use agent_monitor_common::policy::Owner;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_boot_ns};
 use aya_ebpf::programs::SockContext;
 
 use crate::address::{IPPROTO_TCP, IPPROTO_UDP, SOCK_RAW, endpoint, mapped, words};
 use crate::emit;
-use crate::maps::EVENTS;
+use crate::maps::{EVENTS, OWNERS};
+use crate::probes::packet::burst;
 use crate::probes::{connect, datagram_burst};
-use crate::sock::{self, RAW, STARTING, Sock};
-use crate::task::Caller;
+use crate::sock::{self, RAW, STARTING, Sock, TAKEN_OVER};
+use crate::task::{self, Caller};
 
 /// Writes down whose socket this is, and tells of it.
 #[inline(always)]
@@ -102,19 +104,69 @@ fn bind(ctx: &SockContext, ip: [u32; 4]) {
 }
 
 /// The last that is seen of a socket. TCP tells of its ends itself, but not of a
-/// connect() that failed before it began: no route, no port.
+/// connect() that failed before it began (no route, no port), nor of a connection
+/// from before the watch.
 #[inline(always)]
 pub fn release(ctx: &SockContext) {
     // SAFETY: the hook's own socket, never null.
     let Some(socket) = (unsafe { sock::get(ctx.sock) }) else {
+        release_unused(ctx);
         return;
     };
     if socket.flags & STARTING != 0 {
         // SAFETY: the hook's context.
         connect::unstarted(socket, unsafe { (*ctx.sock).state });
     }
+    if socket.flags & (TAKEN_OVER | RAW) == TAKEN_OVER && socket.protocol == IPPROTO_TCP {
+        // SAFETY: no arguments.
+        let now = unsafe { bpf_ktime_get_boot_ns() };
+        burst::end(socket, now);
+        // The other ring's records of the same time come after this ring's.
+        let header = socket.header(kind::RELEASED, size_of::<Released>(), now + 1);
+        tell_released(header, socket.flow);
+    }
     // SAFETY: the hook's own socket, never null.
     unsafe { datagram_burst::released(ctx.sock, socket) };
+}
+
+/// The end of a socket from before the watch on which no packet came or went since.
+#[inline(always)]
+fn release_unused(ctx: &SockContext) {
+    // SAFETY: the hook's context.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.sock.cast()) };
+    // SAFETY: read of plain integers, which nobody changes.
+    let Some(&Owner { start, tgid, .. }) = (unsafe { OWNERS.get(cookie) }) else {
+        return;
+    };
+    let _ = OWNERS.remove(cookie);
+    let Some(known) = task::remembered(tgid) else {
+        return;
+    };
+    // SAFETY: a value of TASKS, valid while the program runs.
+    let (agent, cgroup) = unsafe { ((*known).agent, (*known).cgroup) };
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    let header = Header {
+        cgroup,
+        start,
+        tgid,
+        ..emit::header::<Released>(kind::RELEASED, now, agent)
+    };
+    let flow = FlowId {
+        cookie,
+        generation: 0,
+    };
+    tell_released(header, flow);
+}
+
+#[inline(always)]
+fn tell_released(header: Header, flow: FlowId) {
+    let Header { agent, time, .. } = header;
+    emit::record::<Released>(&EVENTS, kind::RELEASED, agent, time, |record| {
+        // SAFETY: the place is a reservation of this type.
+        unsafe { record.write(Released { header, flow }) };
+        true
+    });
 }
 
 #[inline(always)]

@@ -158,7 +158,15 @@ impl Table {
                 remote,
                 protocol,
             } => self.datagram_burst(record, burst, (*remote, *protocol), &mut changed),
-            Body::Released { flow } => self.released(record, flow.cookie, &mut changed),
+            Body::Released { flow } => {
+                self.released(record, flow.cookie, &mut changed);
+                // Of TCP's only those from before the watch are told of in this way.
+                let is_live =
+                    |it: &Followed| it.flow.transport == Transport::Tcp && !it.is_closed();
+                if self.flows.get(flow).is_some_and(is_live) {
+                    self.end(record, *flow, Outcome::Established, false, &mut changed);
+                }
+            }
             Body::Closed(end) => {
                 let Some(followed) = self.entry(record, end.flow, &mut changed) else {
                     return;

@@ -132,6 +132,24 @@ fn a_burst_told_of_after_the_end_belongs_to_the_closed_flow() {
 }
 
 #[test]
+fn a_connection_from_before_the_watch_ends_with_its_socket() {
+    let mut table = Table::default();
+    let found = Body::Found {
+        flow: id(1),
+        local: address(LOCAL, 9),
+        remote: address(OUTSIDE, 443),
+        protocol: 6,
+        outbound: true,
+    };
+    apply(&mut table, &record(1, 1, found));
+    let released = |cookie| record(2, 1, Body::Released { flow: id(cookie) });
+    assert_eq!(apply(&mut table, &released(1)), [change(1, "Closed")]);
+    assert_eq!(apply(&mut table, &released(1)), []);
+    assert_eq!(apply(&mut table, &released(2)), []);
+    assert!(table.is_empty());
+}
+
+#[test]
 fn what_is_told_late_makes_no_flow_of_a_closed_one() {
     let mut table = Table::default();
     apply(&mut table, &record(1, 1, opened(1)));
