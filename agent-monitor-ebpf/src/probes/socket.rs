@@ -139,11 +139,12 @@ fn release_unused(ctx: &SockContext) {
         return;
     };
     let _ = OWNERS.remove(cookie);
-    let Some(known) = task::remembered(tgid) else {
+    // Who is running, which closes it: a process that ends is forgotten before its
+    // descriptors are closed.
+    let cgroup = task::current_cgroup();
+    let Some(agent) = task::current_agent(cgroup, tgid) else {
         return;
     };
-    // SAFETY: a value of TASKS, valid while the program runs.
-    let (agent, cgroup) = unsafe { ((*known).agent, (*known).cgroup) };
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     let header = Header {

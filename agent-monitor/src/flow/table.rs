@@ -16,7 +16,7 @@ use super::handshake::Handshakes;
 use super::names::Names;
 use super::{Change, Flow};
 use crate::decode::{Body, Burst, Connect, Datagram, Head, Record, Way};
-use crate::event::{Address, Direction, Outcome};
+use crate::event::{Address, Direction, Outcome, Transport};
 
 /// Flows that are followed at once.
 pub const MAX_FLOWS: usize = 16_384;
