@@ -7,7 +7,8 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::api::query::{SEVERITIES, check_agent, parse_duration, parse_since};
-use crate::enrich::selector::Selector;
+use crate::config::Flag;
+use crate::enrich::selector::{Selector, SelectorError};
 use crate::event::{Body, Timestamp};
 
 /// Everything that can be typed.
@@ -52,6 +53,8 @@ pub enum Command {
     Replay(ReplayArgs),
     /// List, check, test, explain and reload rules
     Rules(RulesArgs),
+    /// Check and show the configuration
+    Config(ConfigArgs),
     /// Print where members of kernel structures lie
     #[command(name = crate::attach::offsets::COMMAND, hide = true)]
     KernelOffsets,
@@ -71,8 +74,13 @@ Without any, every container that a known runtime's cgroup path shows is an agen
 #[derive(Debug, Args)]
 pub struct AgentArgs {
     /// Watch these agents; may be repeated
-    #[arg(long = "agent", value_name = "SELECTOR")]
-    pub agents: Vec<Selector>,
+    #[arg(long = "agent", value_name = "SELECTOR", value_parser = check_selector)]
+    pub agents: Vec<String>,
+}
+
+/// A selector as it was typed, if it is one.
+fn check_selector(text: &str) -> Result<String, SelectorError> {
+    text.parse::<Selector>().map(|_| text.to_owned())
 }
 
 /// Where the daemon is.
@@ -95,16 +103,39 @@ pub struct RunArgs {
     /// Which processes are agents.
     #[command(flatten)]
     pub agents: AgentArgs,
-    /// Configuration, TOML
-    #[arg(long, value_name = "FILE")]
+    /// Configuration: a file, or a directory with config.toml and conf.d
+    /// [default: /etc/agent-monitor]
+    #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,
     /// Keep everything attached when this ends, for the next run with --pin to take over; a run
     /// without it, or removing the files, detaches it
     #[arg(long)]
     pub pin: bool,
-    /// Where to listen.
-    #[command(flatten)]
-    pub socket: SocketArgs,
+    /// The socket to listen on [default: the configuration's, /run/agent-monitor.sock]
+    #[arg(long, value_name = "PATH", env = "AGENT_MONITOR_SOCKET")]
+    pub socket: Option<PathBuf>,
+}
+
+impl RunArgs {
+    /// What was typed that the configuration can say, too.
+    pub fn flags(&self) -> Vec<Flag> {
+        let mut flags = Vec::new();
+        if !self.agents.agents.is_empty() {
+            flags.push(Flag {
+                setting: "agents.select",
+                name: "--agent",
+                value: self.agents.agents.clone().into(),
+            });
+        }
+        if let Some(socket) = &self.socket {
+            flags.push(Flag {
+                setting: "api.socket",
+                name: "--socket",
+                value: socket.to_string_lossy().into_owned().into(),
+            });
+        }
+        flags
+    }
 }
 
 /// Arguments of `tail`.
@@ -306,6 +337,44 @@ pub struct RulesReloadArgs {
     /// Where the daemon is.
     #[command(flatten)]
     pub socket: SocketArgs,
+}
+
+/// Arguments of `config`.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say whether `run` would accept it, with its rules, secrets and certificates
+    Check(ConfigCheckArgs),
+    /// Show every value in use, and where it is from
+    Show(ConfigShowArgs),
+    /// Print every setting with its meaning and default, commented out
+    Default,
+}
+
+/// Arguments of `config check`.
+#[derive(Debug, Args)]
+pub struct ConfigCheckArgs {
+    /// A file, or a directory with config.toml and conf.d [default: /etc/agent-monitor]
+    #[arg(value_name = "PATH")]
+    pub place: Option<PathBuf>,
+}
+
+/// Arguments of `config show`.
+#[derive(Debug, Args)]
+pub struct ConfigShowArgs {
+    /// A file, or a directory with config.toml and conf.d [default: /etc/agent-monitor]
+    #[arg(value_name = "PATH")]
+    pub place: Option<PathBuf>,
+    /// How it is shown.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// How results are shown.

@@ -1,4 +1,5 @@
-//! The configuration file of `run --config FILE`: TOML, unknown names refused.
+//! The configuration: TOML, unknown names refused. See [`Loaded::read`] for the
+//! places it is read from.
 //!
 //! ```toml
 //! [agents]
@@ -27,13 +28,20 @@
 
 #![forbid(unsafe_code)]
 
+mod layers;
+pub mod reference;
 mod sink;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
+use crate::rules::problem::nearest;
+
+pub use layers::{CONFIG_DIR, Flag, Loaded, Origin};
 pub use sink::{
     BatchConfig, ElasticsearchConfig, FileConfig, FilterConfig, Format, Location, OtlpConfig,
     Secret, SinkConfig, Span, SplunkConfig, SyslogConfig, TlsConfig, WebhookConfig,
@@ -43,7 +51,7 @@ pub use sink::{
 pub const STORE_PATH: &str = "/var/lib/agent-monitor/store.db";
 
 /// What a configuration file says; [`Config::default`] is an empty one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Which agents to watch.
@@ -52,6 +60,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// Who may use the socket.
     pub api: ApiConfig,
+    /// For Prometheus.
+    pub metrics: MetricsConfig,
     /// What is bad.
     pub rules: RulesConfig,
     /// Where alerts go.
@@ -59,19 +69,20 @@ pub struct Config {
     pub sinks: Vec<SinkConfig>,
 }
 
-/// `[agents]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+/// Which agents to watch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AgentsConfig {
-    /// Selectors, as for `--agent`; empty means the default selection.
+    /// Selectors, as for `--agent`; empty: every container that a known runtime's
+    /// cgroup path shows.
     pub select: Vec<String>,
 }
 
-/// `[store]`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+/// Where alerts are kept until every sink has them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreConfig {
-    /// The database; [`STORE_PATH`] by default.
+    /// The database.
     pub path: PathBuf,
 }
 
@@ -83,16 +94,35 @@ impl Default for StoreConfig {
     }
 }
 
-/// `[api]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+/// The socket of `tail`, `status` and other readers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ApiConfig {
-    /// A group whose members may use the socket, besides root.
+    /// Where it is.
+    pub socket: PathBuf,
+    /// A group whose members may read, besides root.
     pub group: Option<String>,
 }
 
-/// `[rules]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self {
+            socket: crate::api::DEFAULT_SOCKET.into(),
+            group: None,
+        }
+    }
+}
+
+/// `/metrics`, `/livez` and `/readyz` over HTTP, without encryption or password.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsConfig {
+    /// Address and port to listen on; none: not at all.
+    pub listen: Option<SocketAddr>,
+}
+
+/// What is bad.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RulesConfig {
     /// Directories of rules, which add to the default pack and replace rules of
@@ -113,12 +143,22 @@ pub enum ConfigError {
         cause: std::io::Error,
     },
     /// It is not TOML, or says what there is not.
-    #[error("the configuration {} is not valid: {cause}", path.display())]
+    #[error("the configuration {} is not valid: {cause}{}", path.display(), help.as_deref().unwrap_or_default())]
     Parse {
         /// The file.
         path: PathBuf,
         /// Names the line and what was expected, and shows it.
-        cause: toml::de::Error,
+        cause: Box<toml::de::Error>,
+        /// The name that may be meant.
+        help: Option<String>,
+    },
+    /// A value from elsewhere than a file is wrong.
+    #[error("the configuration, {origin}: {problem}")]
+    Value {
+        /// Where it is from.
+        origin: String,
+        /// What is wrong.
+        problem: String,
     },
     /// A directory of rules depends on where the daemon was started.
     #[error("the configuration {}, [rules] dirs: {} must begin with \"/\"", path.display(), dir.display())]
@@ -140,35 +180,42 @@ pub enum ConfigError {
     },
 }
 
-impl Config {
-    /// Reads the file at `path`.
-    ///
-    /// # Errors
-    /// It cannot be read, or [`Config::parse`] refuses it.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Read {
+impl ConfigError {
+    fn parse(path: &Path, cause: toml::de::Error) -> Self {
+        // "unknown field `a`, expected one of `b`, `c`" is serde's way to say it.
+        let mut names = cause.message().split('`').skip(1).step_by(2);
+        let help = match names.next() {
+            Some(unknown) if cause.message().starts_with("unknown ") => nearest(unknown, names),
+            _ => None,
+        };
+        Self::Parse {
             path: path.to_owned(),
-            cause,
-        })?;
-        Self::parse(&text, path)
+            cause: Box::new(cause),
+            help,
+        }
     }
+}
 
+impl Config {
     /// Reads a configuration from `text`; `path` is for messages.
     ///
     /// # Errors
     /// It is not TOML, has names that do not exist or lacks some that must, two
     /// sinks share a name, or an address has no port.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|cause| ConfigError::Parse {
-            path: path.to_owned(),
-            cause,
-        })?;
-        if let Some(dir) = config.rules.dirs.iter().find(|dir| !dir.is_absolute()) {
+        let config: Self = toml::from_str(text).map_err(|cause| ConfigError::parse(path, cause))?;
+        config.check(path)?;
+        Ok(config)
+    }
+
+    /// Whether its values go together.
+    fn check(&self, path: &Path) -> Result<(), ConfigError> {
+        if let Some(dir) = self.rules.dirs.iter().find(|dir| !dir.is_absolute()) {
             let (path, dir) = (path.to_owned(), dir.clone());
             return Err(ConfigError::RulesDir { path, dir });
         }
         let mut names = BTreeSet::new();
-        for sink in &config.sinks {
+        for sink in &self.sinks {
             let problem = if sink.name().is_empty() {
                 Some("give it a name that is not empty")
             } else if !names.insert(sink.name()) {
@@ -185,7 +232,7 @@ impl Config {
                 });
             }
         }
-        Ok(config)
+        Ok(())
     }
 }
 
@@ -294,13 +341,5 @@ mod tests {
     fn refuses_directories_of_rules_that_depend_on_where_it_is_started() {
         let message = refusal("[rules]\ndirs = ['rules']");
         assert!(message.contains("rules must begin with"), "{message}");
-    }
-
-    #[test]
-    fn says_which_file_cannot_be_read() {
-        let error = Config::load(Path::new("/nonexistent/am.toml"))
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("/nonexistent/am.toml"), "{error}");
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use agent_monitor::api::client::{Client, ClientError};
 use agent_monitor::api::hub::Hub;
+use agent_monitor::api::probes;
 use agent_monitor::api::server::{MAX_CLIENTS, serve};
 use agent_monitor::api::socket::{BindError, Socket};
 use agent_monitor::api::status::{State, Status};
@@ -437,4 +438,44 @@ async fn who_is_kept_out_by_the_mode_is_told_so() {
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("permission denied on"), "{stderr}");
     daemon.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_and_probes_are_served_over_tcp() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let state = Arc::new(std::sync::Mutex::new(State::Attaching));
+    let status = {
+        let state = state.clone();
+        Arc::new(move || Status {
+            state: *state.lock().unwrap(),
+            ..Status::default()
+        })
+    };
+    let server = tokio::spawn(probes::serve(listener, status));
+    let get = async |path: &str| {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        within(stream.read_to_string(&mut answer)).await.unwrap();
+        answer
+    };
+    assert!(get("/readyz").await.starts_with("HTTP/1.1 503 "));
+    assert!(get("/readyz").await.ends_with("attaching\n"));
+    assert!(get("/livez").await.starts_with("HTTP/1.1 200 "));
+    *state.lock().unwrap() = State::Attached;
+    assert!(get("/readyz").await.starts_with("HTTP/1.1 200 "));
+    let metrics = get("/metrics").await;
+    assert!(
+        metrics.contains("content-type: application/openmetrics-text"),
+        "{metrics}"
+    );
+    assert!(metrics.contains("\nagent_monitor_ready 1.0\n"), "{metrics}");
+    assert!(
+        get("/v1/status").await.starts_with("HTTP/1.1 404 "),
+        "events are not served there"
+    );
+    server.abort();
 }

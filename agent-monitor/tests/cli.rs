@@ -290,3 +290,59 @@ fn status_waits_until_everything_is_attached() {
     let status: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON in a pipe");
     assert_eq!(status["state"], "attached");
 }
+
+#[test]
+fn config_says_what_is_wrong_and_shows_where_each_value_is_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().to_str().unwrap();
+    let file = dir.path().join("config.toml");
+    let default = agent_monitor(&["config", "default"]).success();
+    std::fs::write(&file, &default.get_output().stdout).unwrap();
+    let ok = agent_monitor(&["config", "check", place]).success();
+    assert_eq!(
+        text(&ok.get_output().stdout),
+        format!("ok: {}\n", file.display())
+    );
+
+    let sink = "[[sink]]\nkind = 'webhook'\nname = 'chat'\nurl = 'https://hooks.example'\n";
+    let secret = "key = { env = 'AGENT_MONITOR_NO_SUCH_KEY' }\n";
+    std::fs::write(
+        &file,
+        format!("[api]\ngroup = 'no-such-group'\n{sink}{secret}"),
+    )
+    .unwrap();
+    let refused = agent_monitor(&["config", "check", place]).code(1);
+    let said = text(&refused.get_output().stderr);
+    for part in [
+        "no-such-group",
+        "sink \"chat\"",
+        "AGENT_MONITOR_NO_SUCH_KEY",
+    ] {
+        assert!(said.contains(part), "no {part} in {said}");
+    }
+
+    let shown = agent_monitor(&["config", "show", place, "--output", "pretty"]).success();
+    let shown = text(&shown.get_output().stdout);
+    let origin = format!("# {}:2", file.display());
+    for (value, origin) in [
+        ("group = \"no-such-group\"", origin.as_str()),
+        ("path = \"/var/lib/agent-monitor/store.db\"", "# default"),
+    ] {
+        let line = shown.lines().find(|line| line.starts_with(value));
+        assert!(
+            line.is_some_and(|line| line.ends_with(origin)),
+            "{value}: {shown}"
+        );
+    }
+    let json = agent_monitor(&["config", "show", place, "--output", "json"]).success();
+    let json: serde_json::Value = serde_json::from_slice(&json.get_output().stdout).unwrap();
+    assert_eq!(
+        json["settings"]["sink.chat.key"]["value"]["env"],
+        "AGENT_MONITOR_NO_SUCH_KEY"
+    );
+
+    std::fs::write(&file, "[api]\ngruop = 'x'\n").unwrap();
+    let refused = agent_monitor(&["config", "check", place]).code(1);
+    let said = text(&refused.get_output().stderr);
+    assert!(said.contains("did you mean `group`?"), "{said}");
+}

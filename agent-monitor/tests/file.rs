@@ -5,6 +5,7 @@ mod common;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent_monitor::config::{BatchConfig, FileConfig, FilterConfig, Format, SinkConfig};
@@ -19,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A store with a file sink.
 struct Monitor {
     store: Store,
-    sinks: Sinks,
+    sinks: Arc<Sinks>,
     stop: watch::Sender<bool>,
     runtime: Runtime,
 }
@@ -55,7 +56,7 @@ impl Monitor {
     }
 
     fn status(&self) -> SinkStatus {
-        self.sinks.statuses().read().pop().unwrap()
+        self.sinks.statuses().pop().unwrap()
     }
 
     fn wait_until_delivered(&self) {
@@ -207,4 +208,46 @@ fn a_full_disk_tears_no_line_loses_none_and_doubles_none() {
     monitor.wait_until_delivered();
     monitor.stop();
     assert_eq!(ids(&output), expected(1..=50));
+}
+
+#[test]
+fn sinks_are_exchanged_while_they_run_and_none_misses_an_alert() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, file: &str| {
+        SinkConfig::File(FileConfig {
+            name: name.into(),
+            path: folder.path().join(file),
+            format: Format::Json,
+            filter: FilterConfig::default(),
+            batch: BatchConfig::default(),
+        })
+    };
+    let lines = |file: &str| {
+        let text = std::fs::read_to_string(folder.path().join(file)).unwrap_or_default();
+        text.lines().count()
+    };
+    let monitor = Monitor::start(folder.path(), &folder.path().join("a"));
+    monitor.append(1..=10);
+    monitor.wait_until_delivered();
+    // One that goes on, one that is new and gets what is stored.
+    monitor
+        .sinks
+        .replace(&[file("archive", "a"), file("other", "b")]);
+    monitor.append(11..=20);
+    wait_for("both", LIMIT, || {
+        (lines("a") == 20 && lines("b") == 20).then_some(())
+    });
+    // The same cursor, another file: what comes after it.
+    monitor.sinks.replace(&[file("archive", "c")]);
+    monitor.append(21..=30);
+    wait_for("the rest", LIMIT, || (lines("c") == 10).then_some(()));
+    assert_eq!((lines("a"), lines("b")), (20, 20));
+    let names: Vec<_> = monitor
+        .sinks
+        .statuses()
+        .into_iter()
+        .map(|it| it.name)
+        .collect();
+    assert_eq!(names, ["archive"]);
+    monitor.stop();
 }

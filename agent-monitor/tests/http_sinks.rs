@@ -120,7 +120,7 @@ fn answer(status: u16, body: &Value) -> Response {
 /// A store with one sink.
 struct Monitor {
     store: Store,
-    sinks: Sinks,
+    sinks: Arc<Sinks>,
     stop: watch::Sender<bool>,
     runtime: Runtime,
     folder: tempfile::TempDir,
@@ -155,7 +155,7 @@ impl Monitor {
     }
 
     fn status(&self) -> SinkStatus {
-        self.sinks.statuses().read().pop().unwrap()
+        self.sinks.statuses().pop().unwrap()
     }
 
     fn wait_until_delivered(&self) {

@@ -8,6 +8,7 @@ use std::io::{ErrorKind, Read as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent_monitor::config::{BatchConfig, FilterConfig, Format, SinkConfig, SyslogConfig};
@@ -136,7 +137,7 @@ impl Drop for Rsyslog {
 /// A store with a syslog sink.
 struct Monitor {
     store: Store,
-    sinks: Sinks,
+    sinks: Arc<Sinks>,
     stop: watch::Sender<bool>,
     runtime: Runtime,
     path: PathBuf,
@@ -221,7 +222,7 @@ fn every_alert_arrives_in_order_while_rsyslog_is_killed_and_restarted() {
             monitor = monitor.restart(rsyslog.address());
         } else if round % 2 == 0 {
             wait_for("the sink notices", LIMIT, || {
-                monitor.sinks.statuses().read()[0].last_error.clone()
+                monitor.sinks.statuses()[0].last_error.clone()
             });
         }
         rsyslog.start();
@@ -242,7 +243,6 @@ fn every_alert_arrives_in_order_while_rsyslog_is_killed_and_restarted() {
         monitor
             .sinks
             .statuses()
-            .read()
             .pop()
             .filter(|status| status.lag == 0)
     });

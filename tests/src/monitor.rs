@@ -33,6 +33,7 @@ pub struct Site {
     docker_host: Option<String>,
     pin: bool,
     environment: Vec<(&'static str, String)>,
+    without: Option<&'static str>,
 }
 
 impl Site {
@@ -46,6 +47,7 @@ impl Site {
             docker_host: None,
             pin: false,
             environment: Vec::new(),
+            without: None,
         })
     }
 
@@ -65,6 +67,12 @@ impl Site {
     /// Daemons of this site have this variable in their environment.
     pub fn with(mut self, variable: &'static str, value: &str) -> Self {
         self.environment.push((variable, value.to_owned()));
+        self
+    }
+
+    /// Daemons of this site start without this capability, as setpriv(1) names it.
+    pub fn without(mut self, capability: &'static str) -> Self {
+        self.without = Some(capability);
         self
     }
 
@@ -103,7 +111,16 @@ impl Site {
     /// # Errors
     /// When there is no such program yet.
     pub fn command(&self, args: &[&str]) -> Result<Command> {
-        let mut command = Command::new(program()?);
+        let program = program()?;
+        let mut command = match self.without.filter(|_| args.first() == Some(&"run")) {
+            Some(capability) => {
+                let mut command = Command::new("setpriv");
+                let bounding = format!("--bounding-set=-{capability}");
+                command.arg(bounding).arg("--").arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
         command
             .args(args)
             .env("AGENT_MONITOR_SOCKET", self.socket())

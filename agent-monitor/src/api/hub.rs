@@ -115,6 +115,14 @@ impl Hub {
         self.0.lost.load(Ordering::Relaxed)
     }
 
+    /// Events that wait for the slowest reader.
+    pub fn queued(&self) -> usize {
+        let inner = lock(&self.0.inner);
+        let queues = inner.subscribers.iter();
+        let queues = queues.map(|subscriber| lock(&subscriber.queue).events.len());
+        queues.max().unwrap_or_default()
+    }
+
     /// Begins to read: the past that the query asks for, then, when it follows,
     /// everything published from now on, with nothing between the two missing.
     pub fn subscribe(&self, query: EventQuery) -> Subscription {

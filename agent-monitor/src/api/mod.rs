@@ -5,6 +5,8 @@
 
 pub mod client;
 pub mod hub;
+pub mod metrics;
+pub mod probes;
 pub mod query;
 pub mod routes;
 pub mod server;

@@ -40,11 +40,12 @@ pub(super) fn admitted(hub: Hub, status: StatusSource, reload: Reload) -> Router
     Router::new()
         .route("/v1/events", get(events))
         .route("/v1/status", get(self::status))
+        .route("/v1/metrics", get(metrics))
         .route("/v1/rules/reload", post(reload_rules))
         .fallback(|| async {
             refusal(
                 StatusCode::NOT_FOUND,
-                "there are only GET /v1/events, GET /v1/status and POST /v1/rules/reload",
+                "there are only GET /v1/events, GET /v1/status, GET /v1/metrics and POST /v1/rules/reload",
             )
         })
         .with_state(Sources {
@@ -61,6 +62,10 @@ pub(super) fn refused(status: StatusCode, sentence: String) -> Router {
 
 async fn status(State(sources): State<Sources>) -> Json<Status> {
     Json((sources.status)())
+}
+
+async fn metrics(State(sources): State<Sources>) -> Response {
+    super::probes::scrape(State(sources.status)).await
 }
 
 /// Who may read everything may not therefore change what is found: root alone.

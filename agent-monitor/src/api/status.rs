@@ -1,6 +1,7 @@
 //! What `GET /v1/status` answers.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,16 @@ pub struct Status {
     pub agents: Vec<AgentStatus>,
     /// eBPF programs, each with the number of places it is attached to.
     pub programs: BTreeMap<String, u32>,
+    /// What each program took; only what the kernel has counted, which it does
+    /// while the sysctl `kernel.bpf_stats_enabled` is 1.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub run_times: BTreeMap<String, RunTime>,
+    /// Records that wait: `held` for a selector to be decided, `tail` for the
+    /// slowest reader.
+    pub queues: BTreeMap<String, u64>,
+    /// When the thread that takes records last said so.
+    #[serde(skip)]
+    pub seen: Option<Instant>,
     /// Where its programs are pinned, if they outlive it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pinned: Option<String>,
@@ -38,6 +49,16 @@ pub struct Status {
     pub counters: Counters,
     /// Where events are forwarded to.
     pub sinks: Vec<SinkStatus>,
+}
+
+/// What a program took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunTime {
+    /// How often it ran.
+    pub runs: u64,
+    /// For how long, in all.
+    pub nanoseconds: u64,
 }
 
 /// How far the daemon is.
@@ -97,6 +118,12 @@ pub struct SinkStatus {
     pub cursor: u64,
     /// Records stored and not yet delivered.
     pub lag: u64,
+    /// Age of the oldest of them, in seconds.
+    pub lag_seconds: u64,
+    /// Deliveries that failed since the daemon started.
+    pub retries: u64,
+    /// Alerts that the receiver refused for good, kept apart.
+    pub dead_letters: u64,
     /// Why the last attempt failed, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,

@@ -20,7 +20,7 @@ use aya::maps::{HashMap as KernelMap, MapData, RingBuf};
 use super::object::Object;
 use super::pins::Pins;
 use super::programs::{Hook, Need, PROGRAMS, Program};
-use super::sys;
+use super::sys::{self, RunStats};
 
 /// A shared structure that may be a map's value.
 #[repr(transparent)]
@@ -366,12 +366,11 @@ impl Kernel {
         Ok(self.told.insert(agent, Plain(*told), 0)?)
     }
 
-    /// How often each program was skipped, because it was running already on that CPU.
-    pub fn skipped(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    /// What the kernel counts of each program.
+    pub fn run_stats(&self) -> impl Iterator<Item = (&'static str, RunStats)> {
         PROGRAMS.iter().filter_map(|program| {
             let fd = self.object.programs.get(program.name)?;
-            let misses = sys::recursion_misses(fd.as_fd()).ok()?;
-            Some((program.name, misses))
+            Some((program.name, sys::run_stats(fd.as_fd()).ok()?))
         })
     }
 

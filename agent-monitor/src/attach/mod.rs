@@ -13,6 +13,7 @@ mod sys;
 
 pub use kernel::Kernel;
 pub use pins::Pins;
+pub use sys::RunStats;
 
 use agent_monitor_common::policy::Settings;
 

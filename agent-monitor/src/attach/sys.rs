@@ -110,16 +110,35 @@ pub fn pinned(path: &Path) -> io::Result<OwnedFd> {
     open(bpf_cmd::BPF_OBJ_GET, &attr)
 }
 
-/// How often the kernel skipped a program because it was running already on that
-/// CPU: `recursion_misses` of `struct bpf_prog_info`, since 5.12.
+/// What the kernel counts of a program.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RunStats {
+    /// How often it ran; counted while `kernel.bpf_stats_enabled` is 1.
+    pub runs: u64,
+    /// For how long, in nanoseconds; alike.
+    pub nanoseconds: u64,
+    /// How often it was skipped because it was running already on that CPU.
+    pub skipped: u64,
+}
+
+/// What is counted of a program: `run_cnt`, `run_time_ns` and, since 5.12,
+/// `recursion_misses` of `struct bpf_prog_info`.
 ///
 /// # Errors
 /// It is no program.
-pub fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
+pub fn run_stats(program: BorrowedFd<'_>) -> io::Result<RunStats> {
     // As much of the structure as is needed, in words: the kernel fills the part
     // it is given (bpf_prog_get_info_by_fd, kernel/bpf/syscall.c).
-    const AT: usize = offset_of!(bpf_prog_info, recursion_misses) / size_of::<u64>();
-    Ok(info::<{ AT + 1 }>(program)?[AT])
+    const SKIPPED: usize = offset_of!(bpf_prog_info, recursion_misses) / size_of::<u64>();
+    const TIME: usize = offset_of!(bpf_prog_info, run_time_ns) / size_of::<u64>();
+    const RUNS: usize = offset_of!(bpf_prog_info, run_cnt) / size_of::<u64>();
+    const { assert!(TIME < SKIPPED && RUNS < SKIPPED) };
+    let info = info::<{ SKIPPED + 1 }>(program)?;
+    Ok(RunStats {
+        runs: info[RUNS],
+        nanoseconds: info[TIME],
+        skipped: info[SKIPPED],
+    })
 }
 
 /// The kernel's id of a program.
@@ -271,5 +290,7 @@ mod tests {
         assert_eq!(offset_of!(LinkCreate, flags), offset_of!(Link, flags));
         assert_eq!(offset_of!(Pin, fd), offset_of!(Object, bpf_fd));
         assert_eq!(offset_of!(bpf_prog_info, recursion_misses) % 8, 0);
+        assert_eq!(offset_of!(bpf_prog_info, run_time_ns) % 8, 0);
+        assert_eq!(offset_of!(bpf_prog_info, run_cnt) % 8, 0);
     }
 }

@@ -5,13 +5,17 @@ use std::process::ExitCode;
 use crate::attach::offsets;
 use crate::cli::{Cli, Command};
 
+mod config;
 pub mod doctor;
 
 pub mod pretty;
+mod privileges;
+mod reconfigure;
 pub mod record;
 pub mod replay;
 mod rules;
 mod run;
+mod service;
 mod status;
 mod tail;
 mod watch;
@@ -26,6 +30,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Record(args) => record::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Rules(args) => rules::run(args),
+        Command::Config(args) => config::run(args.command),
         Command::KernelOffsets => offsets::print().map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

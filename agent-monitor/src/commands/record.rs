@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use super::watch;
+use super::{privileges, watch};
 use crate::capture::recording::{About, Writer, create};
 use crate::capture::rings::boot_epoch;
 use crate::cli::RecordArgs;
@@ -22,6 +22,7 @@ use crate::rules::set::RuleSet;
 pub fn run(args: RecordArgs) -> Result<ExitCode> {
     watch::log_to_stderr();
     watch::need_root()?;
+    privileges::drop_unneeded(false)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -29,7 +30,9 @@ pub fn run(args: RecordArgs) -> Result<ExitCode> {
         .context("cannot start")?;
     let _entered = runtime.enter();
     let stop = watch::stop_on_signals()?;
-    record(args.agents.agents, &args.file, args.duration, &stop)?;
+    let selectors = args.agents.agents.iter().map(|text| text.parse());
+    let selectors = selectors.collect::<Result<_, _>>()?;
+    record(selectors, &args.file, args.duration, &stop)?;
     Ok(ExitCode::SUCCESS)
 }
 

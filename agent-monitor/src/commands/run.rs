@@ -8,17 +8,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::net::TcpListener;
 
+use super::privileges;
+use super::reconfigure::Reconfigure;
+use super::service::Service;
 use super::watch;
 use crate::api::hub::Hub;
+use crate::api::probes;
 use crate::api::server;
 use crate::api::socket::Socket;
 use crate::api::status::{Counters, SinkStatus, State, Status};
 use crate::attach::Pins;
 use crate::capture::rings::boot_time;
 use crate::cli::RunArgs;
-use crate::config::Config;
+use crate::config::Loaded;
 use crate::coverage::downtime::Heartbeat;
 use crate::enrich::selector::Selector;
 use crate::event::{Body, Event, Timestamp};
@@ -40,25 +44,17 @@ const WORKERS: usize = 2;
 pub fn run(args: RunArgs) -> Result<ExitCode> {
     watch::log_to_stderr();
     watch::need_root()?;
-    let config = match &args.config {
-        Some(path) => Config::load(path)?,
-        None => Config::default(),
-    };
-    let selectors = if args.agents.agents.is_empty() {
-        let parse = |text: &String| text.parse::<Selector>();
-        config
-            .agents
-            .select
-            .iter()
-            .map(parse)
-            .collect::<Result<_, _>>()?
-    } else {
-        args.agents.agents
-    };
+    let loaded = Loaded::read(args.config.as_deref(), std::env::vars_os(), &args.flags())?;
+    let config = loaded.config;
+    let selectors = config.agents.select.iter();
+    let selectors = selectors
+        .map(|text| text.parse::<Selector>())
+        .collect::<Result<_, _>>()?;
     let (reloading, rules) = Reloading::new(config.rules.dirs.clone())
         .map_err(|problems| anyhow::anyhow!("the rules cannot be used:\n{problems}"))?;
     let reloading = Arc::new(reloading);
     let group = config.api.group.as_deref().map(group_id).transpose()?;
+    privileges::drop_unneeded(group.is_some())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
@@ -66,8 +62,8 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
         .context("cannot start")?;
     let _entered = runtime.enter();
     // The socket comes first: a second daemon must not get as far as attaching.
-    let socket = Socket::bind(&args.socket.socket, group)?;
-    let path = std::path::absolute(&args.socket.socket)?;
+    let socket = Socket::bind(&config.api.socket, group)?;
+    let path = std::path::absolute(&config.api.socket)?;
     if !args.pin {
         Pins::remove_all(&path)?;
     }
@@ -77,7 +73,7 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     let sinks = Sinks::start(&config.sinks, &store, &stopping);
 
     let stop = watch::stop_on_signals()?;
-    reload_on_hangup(&reloading)?;
+    Reconfigure::new(&args, config.clone(), reloading.clone(), sinks.clone()).on_hangup()?;
     let hub = Hub::new(watch::node().into());
     let status = Arc::new(Mutex::new(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -91,13 +87,13 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
         ..Status::default()
     }));
     let source = {
-        let (status, sinks, started) = (status.clone(), sinks.statuses(), Instant::now());
+        let (status, sinks, started) = (status.clone(), sinks.clone(), Instant::now());
         let reloading = reloading.clone();
         Arc::new(move || {
             let mut status = lock(&status).clone();
             status.uptime_seconds = started.elapsed().as_secs();
             status.rules = reloading.loaded();
-            status.sinks = sinks.read().into_iter().map(sink_status).collect();
+            status.sinks = sinks.statuses().into_iter().map(sink_status).collect();
             status
         })
     };
@@ -109,6 +105,12 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     let served = async {
         let _ = served.await;
     };
+    if let Some(address) = config.metrics.listen {
+        let listener = runtime
+            .block_on(TcpListener::bind(address))
+            .with_context(|| format!("[metrics] listen: cannot listen on {address}"))?;
+        runtime.spawn(probes::serve(listener, source.clone()));
+    }
     let server = runtime.spawn(server::serve(socket, hub.clone(), source, reload, served));
 
     let mut events = Vec::new();
@@ -133,20 +135,6 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     });
     watched?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Has rules read again at each SIGHUP; to be called on a runtime of tokio's.
-fn reload_on_hangup(reloading: &Arc<Reloading>) -> Result<()> {
-    let mut hangups = signal(SignalKind::hangup()).context("cannot listen for signals")?;
-    let reloading = reloading.clone();
-    tokio::spawn(async move {
-        while hangups.recv().await.is_some() {
-            let reloading = reloading.clone();
-            // It logs what came of it.
-            let _ = tokio::task::spawn_blocking(move || reloading.reload()).await;
-        }
-    });
-    Ok(())
 }
 
 /// Where the daemon tells what it knows.
@@ -179,7 +167,9 @@ fn watch_agents(
     }
     hand_on(&mut events, store, hub, &mut live);
     lock(status).state = State::Attached;
-    tracing::info!("attached: {} agents so far", live.agents().count());
+    let agents = live.agents().count();
+    tracing::info!("attached: {agents} agents so far");
+    let service = Service::ready(agents);
     let mut told = None;
     while !stop.load(Ordering::Relaxed) {
         if told.is_none_or(|told: Instant| told.elapsed() >= STATUS_EVERY) {
@@ -191,8 +181,10 @@ fn watch_agents(
         }
         live.step(&mut events)?;
         heartbeat.beat(boot_time());
+        service.alive();
         hand_on(&mut events, store, hub, &mut live);
     }
+    service.stopping();
     live.take_rest(&mut events)?;
     live.stop(&mut events);
     hand_on(&mut events, store, hub, &mut live);
@@ -240,6 +232,12 @@ fn refresh(status: &mut Status, live: &Live, hub: &Hub) {
         .map(|(name, places)| (name.to_owned(), places))
         .collect();
     status.agents = live.agents().collect();
+    let times = live.run_times();
+    status.run_times = times.map(|(name, time)| (name.to_owned(), time)).collect();
+    status.queues = [("held", live.held()), ("tail", hub.queued())]
+        .map(|(name, depth)| (name.to_owned(), u64::try_from(depth).unwrap_or(u64::MAX)))
+        .into();
+    status.seen = Some(Instant::now());
     status.pinned = live.pins().map(|pins| pins.display().to_string());
 }
 
@@ -248,12 +246,15 @@ fn sink_status(sink: crate::sinks::SinkStatus) -> SinkStatus {
         name: sink.name,
         cursor: u64::try_from(sink.cursor).unwrap_or(0),
         lag: sink.lag,
+        lag_seconds: sink.lag_seconds,
+        retries: sink.retries,
+        dead_letters: sink.dead_letters,
         last_error: sink.last_error,
     }
 }
 
 /// The id of a group, from /etc/group (group(5)).
-fn group_id(name: &str) -> Result<u32> {
+pub(super) fn group_id(name: &str) -> Result<u32> {
     let groups = std::fs::read_to_string("/etc/group").context("cannot read /etc/group")?;
     let id = groups.lines().find_map(|line| {
         let mut fields = line.split(':');

@@ -247,6 +247,7 @@ mod tests {
                 cursor: 120,
                 lag: 3,
                 last_error: Some("connection refused".into()),
+                ..SinkStatus::default()
             }],
             ..Status::default()
         };

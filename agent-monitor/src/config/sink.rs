@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use globset::Glob;
-use serde::{Deserialize, Deserializer};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::event::Severity;
 
 /// A `[[sink]]`. Its `name` is what its cursor is kept under: a renamed sink is
 /// a new one and gets every alert that is still stored.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum SinkConfig {
     /// Lines appended to a file.
@@ -29,7 +30,7 @@ pub enum SinkConfig {
 }
 
 /// `kind = "file"`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileConfig {
     /// Unique among the sinks.
@@ -48,7 +49,7 @@ pub struct FileConfig {
 }
 
 /// `kind = "syslog"`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SyslogConfig {
     /// Unique among the sinks.
@@ -67,7 +68,7 @@ pub struct SyslogConfig {
 }
 
 /// `kind = "splunk"`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SplunkConfig {
     /// Unique among the sinks.
@@ -97,7 +98,7 @@ pub struct SplunkConfig {
 }
 
 /// `kind = "elasticsearch"`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ElasticsearchConfig {
     /// Unique among the sinks.
@@ -129,7 +130,7 @@ fn ecs() -> Format {
 }
 
 /// `kind = "otlp"`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OtlpConfig {
     /// Unique among the sinks.
@@ -150,7 +151,7 @@ pub struct OtlpConfig {
 }
 
 /// `kind = "webhook"`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WebhookConfig {
     /// Unique among the sinks.
@@ -179,7 +180,7 @@ pub struct WebhookConfig {
 }
 
 /// The shape in which a sink writes events.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// agent-monitor's own JSON, one object a line.
@@ -203,19 +204,21 @@ impl Format {
 }
 
 /// `filter = { … }`: which alerts a sink gets. Every condition that is there must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct FilterConfig {
     /// The least severity.
     pub min_severity: Option<Severity>,
     /// Globs of rule ids, one of which must match.
+    #[schemars(with = "Vec<String>")]
     pub rules: Vec<Glob>,
     /// Globs of agents' names, one of which must match.
+    #[schemars(with = "Vec<String>")]
     pub agents: Vec<Glob>,
 }
 
 /// `batch = { … }`: in what portions a sink delivers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BatchConfig {
     /// Most alerts in one delivery.
@@ -237,8 +240,16 @@ impl Default for BatchConfig {
 }
 
 /// A length of time: `"500ms"`, `"5s"`, `"2m"`, `"1h"`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[schemars(with = "String")]
 pub struct Span(pub Duration);
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let span = jiff::SignedDuration::try_from(self.0).map_err(serde::ser::Error::custom)?;
+        serializer.collect_str(&format_args!("{span:#}"))
+    }
+}
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -252,7 +263,7 @@ impl<'de> Deserialize<'de> for Span {
 
 /// A secret that is kept elsewhere: `{ file = "/path" }` or `{ env = "NAME" }`. A file
 /// is read again for every delivery, so that it can be exchanged.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Secret {
     /// The first line of a file.
@@ -286,7 +297,7 @@ impl Secret {
 }
 
 /// A URL, or where it is kept.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(
     untagged,
     expecting = "url must be a URL, or { file = \"/path\" } or { env = \"NAME\" }"
@@ -312,7 +323,7 @@ impl Location {
 }
 
 /// `tls = { … }`: certificates, all in PEM.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TlsConfig {
     /// Who vouches for the receiver, instead of the system's certificates.
@@ -346,6 +357,24 @@ impl SinkConfig {
             Self::Otlp(config) => (&config.filter, config.batch),
             Self::Webhook(config) => (&config.filter, config.batch),
         }
+    }
+
+    /// The secrets that it needs.
+    pub fn secrets(&self) -> Vec<&Secret> {
+        let secrets = match self {
+            Self::File(_) | Self::Syslog(_) => Vec::new(),
+            Self::Splunk(config) => vec![Some(&config.token)],
+            Self::Elasticsearch(config) => vec![config.api_key.as_ref(), config.basic.as_ref()],
+            Self::Otlp(config) => vec![config.authorization.as_ref()],
+            Self::Webhook(config) => {
+                let url = match &config.url {
+                    Location::Secret(secret) => Some(secret),
+                    Location::Plain(_) => None,
+                };
+                vec![url, config.key.as_ref(), config.authorization.as_ref()]
+            }
+        };
+        secrets.into_iter().flatten().collect()
     }
 
     fn url(&self) -> Option<(&str, &TlsConfig)> {

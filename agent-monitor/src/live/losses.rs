@@ -134,9 +134,9 @@ impl Live {
                 }
             }
         }
-        for (program, skipped) in self.kernel.skipped() {
-            let before = self.losses.recursion.insert(program, skipped);
-            let skipped = skipped.saturating_sub(before.unwrap_or_default());
+        for (program, stats) in self.kernel.run_stats() {
+            let before = self.losses.recursion.insert(program, stats.skipped);
+            let skipped = stats.skipped.saturating_sub(before.unwrap_or_default());
             self.losses.count(NODE, Stage::Recursion, program, skipped);
         }
     }

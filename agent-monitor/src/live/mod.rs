@@ -23,9 +23,9 @@ use agent_monitor_common::policy::{AgentState as KernelState, CLASSES, Settings,
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 
-use crate::api::status::AgentStatus;
+use crate::api::status::{AgentStatus, RunTime};
 use crate::attach::programs::PROGRAMS;
-use crate::attach::{self, Kernel, Pins};
+use crate::attach::{self, Kernel, Pins, RunStats};
 use crate::capture::recording::{RecordedAgent, Writer};
 use crate::capture::rings::{Rings, boot_time};
 use crate::coverage::Coverage;
@@ -240,6 +240,22 @@ impl Live {
             };
             (program.name, places)
         })
+    }
+
+    /// What programs took, of those that the kernel has counted.
+    pub fn run_times(&self) -> impl Iterator<Item = (&'static str, RunTime)> {
+        let stats = self.kernel.run_stats().filter(|(_, stats)| stats.runs > 0);
+        stats.map(|(program, stats)| {
+            let RunStats {
+                runs, nanoseconds, ..
+            } = stats;
+            (program, RunTime { runs, nanoseconds })
+        })
+    }
+
+    /// Records that are held until a selector is decided.
+    pub fn held(&self) -> usize {
+        self.held
     }
 
     /// Agents, those included whose selector is undecided.

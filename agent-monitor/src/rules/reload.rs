@@ -31,12 +31,11 @@ pub struct Loaded {
 /// Where rules come from, and a set that waits to be taken into use.
 #[derive(Debug)]
 pub struct Reloading {
-    dirs: Vec<PathBuf>,
+    /// Directories of rules. Held while they are read: one attempt at a time.
+    dirs: Mutex<Vec<PathBuf>>,
     /// Keys of labels that container runtimes are asked for.
     labels: BTreeSet<String>,
     state: Mutex<State>,
-    /// Held while rules are read: one attempt at a time.
-    reading: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -53,13 +52,12 @@ impl Reloading {
     pub fn new(dirs: Vec<PathBuf>) -> Result<(Self, Arc<RuleSet>), Problems> {
         let set = Arc::new(RuleSet::load(&dirs)?);
         let reloading = Self {
-            dirs,
+            dirs: Mutex::new(dirs),
             labels: set.label_keys().map(str::to_owned).collect(),
             state: Mutex::new(State {
                 next: None,
                 loaded: loaded(&set),
             }),
-            reading: Mutex::new(()),
         };
         Ok((reloading, set))
     }
@@ -69,8 +67,23 @@ impl Reloading {
     /// # Errors
     /// What is wrong, a line each. The rules in use stay.
     pub fn reload(&self) -> Result<Loaded, String> {
-        let _one = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        match RuleSet::load(&self.dirs) {
+        let dirs = self.dirs.lock().unwrap_or_else(PoisonError::into_inner);
+        self.read(&dirs)
+    }
+
+    /// Reads the rules of other directories, which are kept if they can be used.
+    ///
+    /// # Errors
+    /// As [`Reloading::reload`].
+    pub fn reload_from(&self, dirs: Vec<PathBuf>) -> Result<Loaded, String> {
+        let mut current = self.dirs.lock().unwrap_or_else(PoisonError::into_inner);
+        let loaded = self.read(&dirs)?;
+        *current = dirs;
+        Ok(loaded)
+    }
+
+    fn read(&self, dirs: &[PathBuf]) -> Result<Loaded, String> {
+        match RuleSet::load(dirs) {
             Ok(set) => {
                 let labels = set.label_keys().filter(|key| !self.labels.contains(*key));
                 for label in labels {

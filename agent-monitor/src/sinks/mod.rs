@@ -21,11 +21,13 @@ mod rfc5424;
 mod syslog;
 
 use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 use crate::config::SinkConfig;
 use crate::event::Timestamp;
@@ -91,6 +93,8 @@ pub struct SinkStatus {
     pub cursor: Seq,
     /// How many alerts have come since; those that have not settled included.
     pub lag: u64,
+    /// Age of the oldest of them, in seconds.
+    pub lag_seconds: u64,
     /// Deliveries that failed since the daemon started.
     pub retries: u64,
     /// Alerts whose receiver broke off after each of several complete
@@ -103,106 +107,181 @@ pub struct SinkStatus {
     pub last_error: Option<String>,
 }
 
-/// The running sinks.
+/// The sinks of the configuration, each with its task.
 pub struct Sinks {
-    statuses: SinkStatuses,
-    tasks: JoinSet<()>,
-}
-
-/// Reads how the sinks are doing; cheap to clone.
-#[derive(Clone)]
-pub struct SinkStatuses {
     store: Store,
-    statuses: Vec<watch::Receiver<SinkStatus>>,
+    running: Mutex<Vec<Running>>,
+    /// What an operator took out of the configuration and is still ending, and the
+    /// task that prunes the store.
+    tasks: Mutex<JoinSet<()>>,
+    stop: watch::Receiver<bool>,
+    runtime: Handle,
 }
 
-impl SinkStatuses {
-    /// One status a sink, in the order of the configuration.
-    pub fn read(&self) -> Vec<SinkStatus> {
-        let latest = self.store.latest();
-        self.statuses
-            .iter()
-            .map(|status| {
-                let mut status = status.borrow().clone();
-                status.lag = u64::try_from(latest - status.cursor).unwrap_or(0);
-                status
-            })
-            .collect()
-    }
+/// One sink at work.
+struct Running {
+    config: SinkConfig,
+    status: watch::Receiver<SinkStatus>,
+    /// Gone: the sink ends.
+    _wanted: watch::Sender<bool>,
+    task: JoinHandle<()>,
 }
 
 impl Sinks {
     /// Starts a task for each sink and one that prunes the store. They stop when
     /// `stop` becomes true or its sender is gone. Must be called in a tokio runtime.
-    pub fn start(configs: &[SinkConfig], store: &Store, stop: &watch::Receiver<bool>) -> Self {
-        let mut sinks = Self {
-            statuses: SinkStatuses {
-                store: store.clone(),
-                statuses: Vec::new(),
-            },
-            tasks: JoinSet::new(),
-        };
-        for config in configs {
-            match config {
-                SinkConfig::File(file) => sinks.add(config, FileSink::new(file), stop),
-                SinkConfig::Syslog(syslog) => sinks.add(config, SyslogSink::new(syslog), stop),
-                SinkConfig::Splunk(splunk) => sinks.add(config, SplunkSink::new(splunk), stop),
-                SinkConfig::Elasticsearch(bulk) => sinks.add(config, BulkSink::new(bulk), stop),
-                SinkConfig::Otlp(otlp) => sinks.add(config, OtlpSink::new(otlp), stop),
-                SinkConfig::Webhook(hook) => sinks.add(config, WebhookSink::new(hook), stop),
-            }
-        }
-        let names = configs
-            .iter()
-            .map(|config| config.name().to_owned())
-            .collect();
-        sinks.tasks.spawn(prune(store.clone(), names, stop.clone()));
+    pub fn start(configs: &[SinkConfig], store: &Store, stop: &watch::Receiver<bool>) -> Arc<Self> {
+        let sinks = Arc::new(Self {
+            store: store.clone(),
+            running: Mutex::default(),
+            tasks: Mutex::default(),
+            stop: stop.clone(),
+            runtime: Handle::current(),
+        });
+        sinks.replace(configs);
+        let prune = prune(Arc::downgrade(&sinks), stop.clone());
+        lock(&sinks.tasks).spawn_on(prune, &sinks.runtime);
         sinks
     }
 
-    /// To read how they are doing.
-    pub fn statuses(&self) -> SinkStatuses {
-        self.statuses.clone()
+    /// Runs these sinks from now on: one that is as it was goes on, one that differs
+    /// begins again at its cursor once it has ended, and one that is not there ends.
+    pub fn replace(&self, configs: &[SinkConfig]) {
+        let mut running = lock(&self.running);
+        let mut before = std::mem::take(&mut *running);
+        for config in configs {
+            let place = before
+                .iter()
+                .position(|it| it.config.name() == config.name());
+            let earlier = place.map(|place| before.swap_remove(place));
+            running.push(match earlier {
+                Some(same) if same.config == *config => same,
+                earlier => self.run(config, earlier.map(|it| it.task)),
+            });
+        }
+        for ended in before {
+            lock(&self.tasks).spawn_on(
+                async move {
+                    let _ = ended.task.await;
+                },
+                &self.runtime,
+            );
+        }
+    }
+
+    /// One status a sink, in the order of the configuration.
+    pub fn statuses(&self) -> Vec<SinkStatus> {
+        let latest = self.store.latest();
+        lock(&self.running)
+            .iter()
+            .map(|running| {
+                let mut status = running.status.borrow().clone();
+                status.lag = u64::try_from(latest - status.cursor).unwrap_or(0);
+                if status.lag > 0
+                    && let Ok(Some(time)) = self.store.time_after(status.cursor)
+                {
+                    status.lag_seconds = now().0.saturating_sub(time.0) / 1_000_000_000;
+                }
+                status
+            })
+            .collect()
     }
 
     /// Waits for all to have stopped.
     ///
     /// # Errors
     /// A task panicked; the others have stopped all the same.
-    pub async fn join(mut self) -> Result<(), JoinError> {
+    pub async fn join(&self) -> Result<(), JoinError> {
         let mut result = Ok(());
-        while let Some(task) = self.tasks.join_next().await {
+        let running = std::mem::take(&mut *lock(&self.running));
+        for ended in running {
+            result = result.and(ended.task.await);
+        }
+        let mut tasks = std::mem::take(&mut *lock(&self.tasks));
+        while let Some(task) = tasks.join_next().await {
             result = result.and(task);
         }
         result
     }
 
-    fn add(&mut self, config: &SinkConfig, sink: impl Sink, stop: &watch::Receiver<bool>) {
+    fn run(&self, config: &SinkConfig, after: Option<JoinHandle<()>>) -> Running {
+        match config {
+            SinkConfig::File(file) => self.drive(config, FileSink::new(file), after),
+            SinkConfig::Syslog(syslog) => self.drive(config, SyslogSink::new(syslog), after),
+            SinkConfig::Splunk(splunk) => self.drive(config, SplunkSink::new(splunk), after),
+            SinkConfig::Elasticsearch(bulk) => self.drive(config, BulkSink::new(bulk), after),
+            SinkConfig::Otlp(otlp) => self.drive(config, OtlpSink::new(otlp), after),
+            SinkConfig::Webhook(hook) => self.drive(config, WebhookSink::new(hook), after),
+        }
+    }
+
+    fn drive(
+        &self,
+        config: &SinkConfig,
+        sink: impl Sink,
+        after: Option<JoinHandle<()>>,
+    ) -> Running {
         let (filter, batch) = config.delivery();
         let options = driver::Options {
             filter: Filter::new(filter),
             batch,
         };
-        let status = SinkStatus {
+        let (sender, status) = watch::channel(SinkStatus {
             name: config.name().to_owned(),
             ..SinkStatus::default()
+        });
+        let (wanted, unwanted) = watch::channel(false);
+        let (store, stop) = (self.store.clone(), self.stop.clone());
+        let task = async move {
+            if let Some(after) = after {
+                let _ = after.await;
+            }
+            driver::run(sink, options, store, sender, either(stop, unwanted)).await;
         };
-        let (sender, receiver) = watch::channel(status);
-        self.statuses.statuses.push(receiver);
-        let store = self.statuses.store.clone();
-        self.tasks
-            .spawn(driver::run(sink, options, store, sender, stop.clone()));
+        Running {
+            config: config.clone(),
+            status,
+            _wanted: wanted,
+            task: self.runtime.spawn(task),
+        }
     }
 }
 
-async fn prune(store: Store, names: Vec<String>, mut stop: watch::Receiver<bool>) {
+/// Becomes true when one of them does, or its sender is gone.
+fn either(
+    mut one: watch::Receiver<bool>,
+    mut other: watch::Receiver<bool>,
+) -> watch::Receiver<bool> {
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = one.wait_for(|stop| *stop) => {}
+            _ = other.wait_for(|stop| *stop) => {}
+            () = sender.closed() => {}
+        }
+        sender.send_replace(true);
+    });
+    receiver
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Whole after every assignment, so what a panic left is still good.
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn prune(sinks: Weak<Sinks>, mut stop: watch::Receiver<bool>) {
     let mut interval = tokio::time::interval(PRUNE_EVERY);
     loop {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
             _ = interval.tick() => {}
         }
-        let (store, names) = (store.clone(), names.clone());
+        let Some(sinks) = sinks.upgrade() else { return };
+        let names: Vec<_> = lock(&sinks.running)
+            .iter()
+            .map(|it| it.config.name().to_owned())
+            .collect();
+        let store = sinks.store.clone();
         let pruned = tokio::task::spawn_blocking(move || store.prune(&names, now())).await;
         if let Ok(Err(error)) = pruned {
             tracing::warn!(%error, "cannot delete old alerts from the store; will try again");

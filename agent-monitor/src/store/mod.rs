@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::watch;
 
-use crate::event::{Body, Event};
+use crate::event::{Body, Event, Timestamp};
 
 pub use dead_letters::{DeadLetter, MAX_DEAD_LETTERS};
 pub use retention::{KEEP, MAX_ROWS};
@@ -213,6 +213,19 @@ impl Store {
     /// The disk is full or failing; the cursor is where it was.
     pub fn advance(&self, name: &str, seq: Seq) -> Result<(), StoreError> {
         advance(&self.writer(), name, seq)
+    }
+
+    /// When the first alert after `seq` happened, if there is one.
+    ///
+    /// # Errors
+    /// The disk is failing.
+    pub fn time_after(&self, seq: Seq) -> Result<Option<Timestamp>, StoreError> {
+        let reader = guard(&self.inner.reader);
+        let time = reader
+            .prepare_cached("SELECT time_ns FROM alerts WHERE seq > ?1 ORDER BY seq LIMIT 1")?
+            .query_row([seq], |row| row.get(0))
+            .optional()?;
+        Ok(time.map(|time: i64| Timestamp(u64::try_from(time).unwrap_or_default())))
     }
 
     /// Number of the newest alert, also when retention has removed it; 0 when
