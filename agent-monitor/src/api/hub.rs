@@ -119,7 +119,7 @@ impl Hub {
     pub fn queued(&self) -> usize {
         let inner = lock(&self.0.inner);
         let queues = inner.subscribers.iter();
-        let queues = queues.map(|subscriber| lock(&subscriber.queue).events.len());
+        let queues = queues.map(|subscriber| lock(&subscriber.queue).waiting.len());
         queues.max().unwrap_or_default()
     }
 
