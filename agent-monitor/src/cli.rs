@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 
 use crate::api::query::{SEVERITIES, check_agent, parse_duration, parse_since};
 use crate::config::Flag;
@@ -244,11 +245,19 @@ pub struct RecordArgs {
 #[command(after_help = "\
 Examples:
   agent-monitor replay night.agmr
-  agent-monitor replay --output json --fail-on-alert night.agmr")]
+  agent-monitor replay --output json --fail-on-alert night.agmr
+  agent-monitor replay --agent-net 10.7.0.0/16 node.pcap.gz
+
+Of packets alone no process is known. Whoever begins a flow is taken for the agent, and what goes
+on when the capture begins is taken to have been begun by the end with the higher port. Files are
+replayed one after another, each by itself.")]
 pub struct ReplayArgs {
-    /// What `record` wrote
+    /// What `record` wrote, or a packet capture: pcap or pcapng; either may be gzip'ed
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
+    /// In a packet capture agents are at these addresses, and nowhere else; may be repeated
+    #[arg(long = "agent-net", value_name = "CIDR", value_parser = parse_net)]
+    pub agent_nets: Vec<IpNet>,
     /// How events are shown.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -425,4 +434,12 @@ impl From<Color> for anstream::ColorChoice {
             Color::Never => Self::Never,
         }
     }
+}
+
+/// A network, or one address.
+fn parse_net(text: &str) -> Result<IpNet, String> {
+    let address = |_| text.parse::<std::net::IpAddr>().map(IpNet::from);
+    text.parse::<IpNet>()
+        .or_else(address)
+        .map_err(|_| format!("`{text}` is neither a network such as 10.7.0.0/16 nor an address"))
 }

@@ -114,10 +114,11 @@ pub struct Agent {
     pub id: String,
     /// What people call it: the container's or pod's name, else the cgroup's last component.
     pub name: String,
-    /// Path below the cgroup2 mount.
+    /// Path below the cgroup2 mount; a capture of packets knows none.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub cgroup: String,
-    /// Kernel id of the topmost cgroup.
-    #[serde(with = "as_string")]
+    /// Kernel id of the topmost cgroup; 0 where there is none.
+    #[serde(with = "as_string", skip_serializing_if = "is_zero")]
     pub cgroup_id: u64,
     /// The container, when the path shows one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -791,6 +792,14 @@ pub struct Alert {
 }
 
 /// Numbers that are strings in JSON.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
 mod as_string {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 

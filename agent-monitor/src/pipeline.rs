@@ -572,9 +572,9 @@ fn consequence(
         }
         Change::Found => {
             let guessed = if flow.is_outbound() {
-                "direction guessed: nobody listens on its local port"
+                "direction guessed: this end does not look like the server"
             } else {
-                "direction guessed: its local port is listened on"
+                "direction guessed: this end looks like the server"
             };
             let facts = ["open before the watch began", guessed].map(str::to_owned);
             flow_body(flow, FlowState::Open, facts.into(), record.time)

@@ -1,4 +1,6 @@
-//! Records out of the kernel's rings in one order, and recordings of them.
+//! Records out of the kernel's rings in one order, recordings of them, and what
+//! stands in for the kernel where there are only packets.
 
+pub mod packets;
 pub mod recording;
 pub mod rings;

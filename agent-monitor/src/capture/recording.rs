@@ -19,7 +19,8 @@ use std::path::Path;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-const MAGIC: &[u8; 4] = b"AGMR";
+/// What every recording begins with.
+pub const MAGIC: &[u8; 4] = b"AGMR";
 const VERSION: u32 = 1;
 /// No frame is longer: the largest record is below 8 KiB.
 const MAX_FRAME: u32 = 64 << 10;

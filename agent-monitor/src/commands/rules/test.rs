@@ -13,7 +13,7 @@ use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
 use super::{escaped, load, print};
 use crate::cli::RulesTestArgs;
-use crate::commands::replay;
+use crate::commands::replay::{self, Options};
 use crate::event::Body;
 use crate::rules::set::RuleSet;
 use crate::rules::testing::{self, Outcome};
@@ -60,7 +60,11 @@ pub fn run(args: &RulesTestArgs) -> Result<ExitCode> {
 /// Whether a replay of the capture raises an alert of each of these rules.
 fn expected(capture: &Path, ids: &[String], set: &Arc<RuleSet>) -> Result<Vec<Outcome>> {
     let mut seen = std::collections::BTreeSet::new();
-    replay::replay_with(capture, 0, set.clone(), |event| {
+    let options = Options {
+        rules: set.clone(),
+        ..Options::default()
+    };
+    replay::replay_with(capture, 0, &options, |event| {
         if let Body::Alert(alert) = &event.body {
             seen.insert(alert.rule.clone());
         }
