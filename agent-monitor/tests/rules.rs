@@ -154,6 +154,17 @@ fn a_capture_shows_whether_a_rule_finds_it() {
         told.contains("not found; found was reverse-ssh-tunnel"),
         "{told}"
     );
+    let packets =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/captures/stratum_monero.pcap.gz");
+    let packets = packets.to_str().expect("it is UTF-8");
+    rules(&[
+        "test",
+        "--capture",
+        packets,
+        "--expect",
+        "mining-pool-protocol",
+    ])
+    .success();
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! same work in the same run; `capacity` measures what only agent-monitor has.
 
 mod capacity;
+mod capture;
 mod cost;
 pub mod daemon;
 mod floor;
@@ -68,11 +69,7 @@ pub fn run(extent: Extent) -> Result<bool> {
     let mut rows = costs.rows();
     rows.extend(capacity::measure(extent)?);
     rows.push(latency::measure(extent)?);
-    rows.push(Row::not_built(
-        "replay",
-        "≥ 300 MB/s of pcap on one core",
-        "packet captures cannot be replayed yet",
-    ));
+    rows.push(capture::replayed(extent)?);
     let report = report::Report::new(extent, &costs, &rows);
     print!("{}", report.text());
     if extent.full {

@@ -60,13 +60,11 @@ struct Interface {
     offset: i128,
 }
 
-/// Fills the whole buffer at each read: a short read would be taken for the end.
+/// Fills the whole buffer at each read, as a short one would be taken for the end.
+/// A read that fails is the end, so that what came before it is handed on.
 struct Filling<'a, R> {
     from: R,
-    /// What went wrong after some bytes; told with the next read.
-    failed: Option<io::Error>,
-    /// What was told: the reader keeps no reason.
-    told: &'a mut Option<io::Error>,
+    failed: &'a mut Option<io::Error>,
 }
 
 impl<R: Read> Read for Filling<'_, R> {
@@ -74,20 +72,13 @@ impl<R: Read> Read for Filling<'_, R> {
         let mut filled = 0;
         while filled < to.len() && self.failed.is_none() {
             match self.from.read(&mut to[filled..]) {
-                Ok(0) => return Ok(filled),
+                Ok(0) => break,
                 Ok(more) => filled += more,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => self.failed = Some(error),
+                Err(error) => *self.failed = Some(error),
             }
         }
-        match self.failed.take_if(|_| filled == 0) {
-            Some(error) => {
-                let kind = error.kind();
-                *self.told = Some(error);
-                Err(kind.into())
-            }
-            None => Ok(filled),
-        }
+        Ok(filled)
     }
 }
 
@@ -98,18 +89,19 @@ impl<R: Read> Read for Filling<'_, R> {
 /// have been handed on.
 pub fn read<E: From<Error>>(
     from: impl Read + Send,
-    hand_on: impl FnMut(u64, Frame<'_>) -> Result<(), E>,
+    mut hand_on: impl FnMut(u64, Frame<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let (mut told, mut number) = (None, 1);
+    let (mut failed, mut number, mut stopped) = (None, 1, false);
     let filling = Filling {
         from,
-        failed: None,
-        told: &mut told,
+        failed: &mut failed,
     };
-    let outcome = read_blocks(filling, &mut number, hand_on);
-    match told {
-        Some(error) => Err(Error::Unreadable(number, error).into()),
-        None => outcome,
+    let outcome = read_blocks(filling, &mut number, |number, frame| {
+        hand_on(number, frame).inspect_err(|_| stopped = true)
+    });
+    match failed {
+        Some(error) if !stopped => Err(Error::Unreadable(number, error).into()),
+        _ => outcome,
     }
 }
 
@@ -322,7 +314,7 @@ mod tests {
         ] {
             let (packets, outcome) = seen(&pcap(magic, big, &[7, 8])[..]);
             outcome.expect("it is whole");
-            let at = |number, time| {
+            let at = |number, time: u64| {
                 (
                     number,
                     Some(3 * NANOSECONDS + time * unit),
@@ -397,13 +389,11 @@ mod tests {
 
     #[test]
     fn no_byte_changed_in_a_capture_panics() {
-        for whole in [pcapng(), pcap(0xa1b2_c3d4, false, &[7, 8])] {
+        for whole in [pcapng(), pcap(0xa1b2_c3d4, false, &[7])] {
             for place in 0..whole.len() {
-                for value in [0, 1, 0x7f, 0xff] {
-                    let mut bytes = whole.clone();
-                    bytes[place] = value;
-                    let _ = seen(&bytes[..]);
-                }
+                let mut bytes = whole.clone();
+                bytes[place] ^= 0xff;
+                let _ = seen(&bytes[..]);
             }
         }
     }

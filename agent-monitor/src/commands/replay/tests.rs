@@ -1,9 +1,15 @@
-//! Recordings.
+//! Recordings and captures, and what is neither.
+
+use std::io::{Read as _, Write as _};
+
+use agent_monitor_common::event::{Exit, Header, kind};
+use anyhow::Result;
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 
 use super::replay;
 use crate::capture::recording::{About, RecordedAgent, Writer};
-use agent_monitor_common::event::{Exit, Header, kind};
-use anyhow::Result;
 
 const BOOT: u64 = 0xabc;
 
@@ -87,4 +93,84 @@ fn ids_are_the_same_each_time_and_differ_between_recordings() {
     );
     assert_eq!(ids(0), ids(0));
     assert!(ids(1).iter().all(|id| !ids(0).contains(id)));
+}
+
+/// A miner and its pool, captured with all interfaces of its network namespace.
+const STRATUM: &[u8] = include_bytes!("../../../../tests/data/captures/stratum_monero.pcap.gz");
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut to = GzEncoder::new(Vec::new(), Compression::fast());
+    to.write_all(bytes).expect("a Vec takes all");
+    to.finish().expect("a Vec takes all")
+}
+
+fn gunzip(bytes: &[u8]) -> Vec<u8> {
+    let mut to = Vec::new();
+    let mut from = GzDecoder::new(bytes);
+    from.read_to_end(&mut to).expect("it is whole");
+    to
+}
+
+#[test]
+fn what_is_gzipped_is_replayed_as_what_is_not() {
+    let (packed, outcome) = events(STRATUM, 0);
+    outcome.expect("it is whole");
+    assert!(packed.iter().any(|(_, kind, ..)| *kind == "alert"));
+    let (plain, outcome) = events(&gunzip(STRATUM), 0);
+    outcome.expect("it is whole");
+    assert_eq!(plain, packed);
+    let (packed, outcome) = events(&gzip(&recording()), 0);
+    outcome.expect("it is whole");
+    assert_eq!(packed, events(&recording(), 0).0);
+}
+
+#[test]
+fn what_packets_tell_is_an_agent_s_of_which_no_process_is_known() {
+    let mut seen = 0;
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), STRATUM).expect("a file");
+    replay(file.path(), 0, |event| {
+        let json = serde_json::to_value(event)?;
+        assert_eq!(json["agent"]["id"], "replay");
+        assert!(json["agent"].get("cgroup").is_none(), "{json}");
+        assert!(json["agent"].get("cgroup_id").is_none(), "{json}");
+        assert!(json.get("process").is_none(), "{json}");
+        seen += 1;
+        Ok(())
+    })
+    .expect("it is whole");
+    assert!(seen > 5);
+}
+
+#[test]
+fn a_capture_that_ends_in_a_packet_gives_what_was_before_and_an_error_that_names_it() {
+    let whole = gunzip(STRATUM);
+    let (all, _) = events(&whole, 0);
+    let (seen, outcome) = events(&whole[..whole.len() - 1], 0);
+    let error = format!("{:#}", outcome.expect_err("it is cut"));
+    assert!(
+        error.contains("the capture ends in the middle of packet"),
+        "{error}"
+    );
+    assert_eq!(seen, all[..seen.len()]);
+    assert!(seen.iter().any(|(_, kind, ..)| *kind == "alert"));
+}
+
+#[test]
+fn a_compressed_capture_that_is_damaged_gives_what_was_before() {
+    let mut damaged = gzip(&gunzip(STRATUM));
+    let at = damaged.len() - 6;
+    damaged[at] ^= 0xff;
+    let (seen, outcome) = events(&damaged, 0);
+    let error = format!("{:#}", outcome.expect_err("its checksum is wrong"));
+    assert!(error.contains("cannot be read at packet"), "{error}");
+    assert_eq!(seen, events(STRATUM, 0).0);
+}
+
+#[test]
+fn what_is_neither_a_recording_nor_a_capture_is_said_to_be_neither() {
+    let (seen, outcome) = events(b"hello", 0);
+    let error = format!("{:#}", outcome.expect_err("it is neither"));
+    assert!(error.contains("neither a packet capture"), "{error}");
+    assert_eq!(seen, []);
 }
