@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod fuzz;
 mod setup;
 mod step;
 mod test;
@@ -22,6 +23,8 @@ enum Task {
     Setup,
     /// Set up, build, and show agent-monitor beside an agent that tunnels and mines; needs root.
     Demo(demo::Options),
+    /// Build a fuzzer and run it on everything that reads hostile bytes.
+    Fuzz(fuzz::Options),
     /// Set up, then run every check and test of the workspace.
     Test(test::Options),
     /// Set up, then try the same binary on stock kernels in emulated machines.
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
         Task::Bench(options) => bench::run(&options),
         Task::Setup => setup::run(),
         Task::Demo(options) => demo::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Vm(options) => vm::run(&options),
     };

@@ -17,7 +17,7 @@ mod file;
 mod filter;
 mod format;
 mod http;
-mod rfc5424;
+pub mod rfc5424;
 mod syslog;
 
 use std::future::Future;

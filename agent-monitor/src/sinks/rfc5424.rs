@@ -49,7 +49,7 @@ struct AlertHead {
 
 /// Appends the message of the alert `json` to `out`, with the octet count of RFC 6587
 /// (section 3.4.1) before it.
-pub(super) fn write_frame(out: &mut String, json: &str, format: Format) {
+pub fn write_frame(out: &mut String, json: &str, format: Format) {
     let message = message(json, format);
     out.push_str(&message.len().to_string());
     out.push(' ');

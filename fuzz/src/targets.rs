@@ -1,0 +1,218 @@
+//! What is run.
+
+use std::path::Path;
+
+use agent_monitor::capture::packets::{Packets, file};
+use agent_monitor::capture::recording::Reader;
+use agent_monitor::config::Format;
+use agent_monitor::decode;
+use agent_monitor::flow::stream::{Next, Stream};
+use agent_monitor::protocol::datagram::DATAGRAM_PROTOCOLS;
+use agent_monitor::protocol::layers::Layers;
+use agent_monitor::protocol::{Answer, Fact, Input, PROTOCOLS, Parser, Side};
+use agent_monitor::rules::problem::{Problems, Source};
+use agent_monitor::rules::set::RuleSet;
+use agent_monitor::sinks::rfc5424;
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::sessions::parts;
+
+/// Bytes of memory that one direction of a stream may take: what it keeps of its
+/// begin, and what waits.
+const STREAM_MOST: usize = 64 << 10;
+
+/// One protocol's parser, as a flow feeds it.
+pub fn parser(name: &str, data: &[u8]) {
+    let protocol = PROTOCOLS.iter().find(|protocol| protocol.name == name);
+    let protocol = protocol.expect("targets are named after protocols");
+    (protocol.begins)(data);
+    feed((protocol.parser)().as_mut(), parts(data));
+}
+
+fn feed<'a>(parser: &mut dyn Parser, inputs: impl Iterator<Item = (Side, Input<'a>)>) {
+    let mut facts = Vec::new();
+    for (side, input) in inputs {
+        let answer = parser.feed(side, input, &mut facts);
+        drop(parser.carried());
+        if answer == Answer::NotThis {
+            break;
+        }
+        let _ = (parser.wants(), parser.is_framed());
+    }
+    in_words(&facts);
+}
+
+fn in_words(facts: &[Fact]) {
+    for fact in facts {
+        let _ = (fact.in_words(), fact.server_name());
+    }
+}
+
+/// Frames of a WebSocket, after the handshake that begins it.
+pub fn websocket(data: &[u8]) {
+    let protocol = PROTOCOLS.iter().find(|protocol| protocol.name == "http");
+    let protocol = protocol.expect("HTTP is a protocol");
+    let request = b"GET /chat HTTP/1.1\r\nHost: ws.example.net\r\nUpgrade: websocket\r\n\
+        Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+        Sec-WebSocket-Version: 13\r\n\r\n";
+    let answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+        Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+    let handshake = [
+        (Side::Initiator, Input::Bytes(request)),
+        (Side::Responder, Input::Bytes(answer)),
+    ];
+    feed(
+        (protocol.parser)().as_mut(),
+        handshake.into_iter().chain(parts(data)),
+    );
+}
+
+/// All protocols, one inside the other.
+pub fn layers(data: &[u8]) {
+    let mut layers = Layers::default();
+    let mut facts = Vec::new();
+    for (side, input) in parts(data) {
+        layers.feed(side, input, &mut facts);
+        let _ = (layers.protocol(), layers.wants());
+    }
+    in_words(&facts);
+}
+
+/// All protocols of datagrams.
+pub fn datagrams(data: &[u8]) {
+    let mut parsers: Vec<_> = DATAGRAM_PROTOCOLS.iter().map(|it| (it.parser)()).collect();
+    let mut facts = Vec::new();
+    for (side, input) in parts(data) {
+        if let Input::Bytes(bytes) = input {
+            let length = u32::try_from(bytes.len()).expect("parts are short");
+            parsers.retain_mut(|parser| {
+                parser.datagram(side, bytes, length, &mut facts) != Answer::NotThis
+            });
+        }
+    }
+    in_words(&facts);
+}
+
+/// Pieces of a stream in any order, of which some overlap.
+pub fn stream(data: &[u8]) {
+    let (mut stream, mut place, mut now) = (Stream::default(), 0u32, 0u64);
+    let mut expected = 0u32;
+    for (side, input) in parts(data) {
+        let mut hand_on = |next: Next<'_>| {
+            let length = match next {
+                Next::Input(Input::Bytes(bytes)) => {
+                    assert!(!bytes.is_empty());
+                    u32::try_from(bytes.len()).expect("parts are short")
+                }
+                Next::Input(Input::Skipped(bytes)) => bytes,
+                Next::Input(Input::Gap) => unreachable!("streams know the size of every hole"),
+                Next::Differs(..) => 0,
+            };
+            expected = expected.saturating_add(length);
+        };
+        match input {
+            Input::Bytes(bytes) => {
+                let length = u32::try_from(bytes.len()).expect("parts are short");
+                // The responder's go back a little, and are cut.
+                let (at, left) = match side {
+                    Side::Initiator => (place, length),
+                    Side::Responder => (place.saturating_sub(length / 2), length * 2),
+                };
+                stream.bytes(now, at, Bytes::copy_from_slice(bytes), left, &mut hand_on);
+                place = place.max(at.saturating_add(length));
+            }
+            Input::Skipped(bytes) if side == Side::Initiator => {
+                stream.size(now, place, bytes, &mut hand_on);
+                place = place.saturating_add(bytes);
+            }
+            Input::Skipped(bytes) => place = place.saturating_add(bytes),
+            Input::Gap => now += 200_000_000,
+        }
+        assert_eq!(stream.next(), expected, "what was handed on has no hole");
+        assert!(stream.held() <= STREAM_MOST);
+    }
+    stream.flush(|_| ());
+    assert!(!stream.is_waiting());
+}
+
+/// A capture of packets: file, headers, fragments, connections.
+pub fn packets(data: &[u8]) {
+    let mut packets = Packets::default();
+    let mut records = Vec::new();
+    let read = file::read(data, |number, frame| {
+        // Other links are tried where this one's is not read.
+        if packets.take(number, frame, &mut records).is_err() {
+            let frame = file::Frame { link: 101, ..frame };
+            let taken = packets.take(number, frame, &mut records);
+            taken.expect("raw IP is read");
+        }
+        Ok::<_, file::Error>(())
+    });
+    let _ = read.map_err(|error| error.to_string());
+    packets.end(&mut records);
+}
+
+/// One record of the kernel's.
+pub fn record(data: &[u8]) {
+    let bytes = Bytes::copy_from_slice(data);
+    let _ = (decode::header(&bytes), decode::record(&bytes));
+    let _ = decode::uncovered(&bytes);
+}
+
+/// A recording.
+pub fn recording(data: &[u8]) {
+    if let Ok(reader) = Reader::new(data) {
+        for frame in reader {
+            if frame.is_err() {
+                break;
+            }
+        }
+    }
+}
+
+/// A file of rules.
+pub fn rules(data: &[u8]) {
+    let text = String::from_utf8_lossy(data).into_owned();
+    let source = Source::new(Path::new("fuzz.yaml"), text);
+    if let Err(problems) = RuleSet::compile(&[vec![source]], Problems::default()) {
+        assert!(!problems.to_string().is_empty());
+    }
+}
+
+/// Every format of the sinks, with the input in every text of an alert.
+pub fn formats(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let alert = json!({
+        "schema": 1, "id": "a-1", "time": "2026-01-01T00:00:00.000000001Z", "kind": "alert", "node": text,
+        "agent": {"id": text, "name": text, "cgroup": text, "cgroup_id": "7",
+            "container": {"id": text, "name": text, "image": text, "runtime": "docker"},
+            "pod": {"namespace": text, "name": text}},
+        "process": {"pid": 7, "start": 9, "ppid": 1, "uid": 0, "comm": text, "exe": text, "argv": [text, text],
+            "ancestors": [{"pid": 1, "comm": text, "exe": text}]},
+        "alert": {"incident": text, "revision": 1, "rule": text, "title": text, "severity": "high",
+            "confidence": "medium", "attack": ["T1572"], "summary": text, "evidence": [text, text],
+            "events": [text], "count": 1, "first_seen": "2026-01-01T00:00:00.000000001Z",
+            "last_seen": "2026-01-01T00:00:00.000000001Z", "coverage": text},
+    })
+    .to_string();
+    for format in [
+        Format::Json,
+        Format::Ocsf,
+        Format::Ecs,
+        Format::Cef,
+        Format::Plain,
+    ] {
+        let line = format.line(&alert);
+        let control = line.chars().find(|c| matches!(c, '\0'..' '));
+        assert_eq!(control, None, "a control character in {line:?}");
+        if matches!(format, Format::Json | Format::Ocsf | Format::Ecs) {
+            serde_json::from_str::<Value>(&line).expect("it is JSON");
+        }
+        let mut frame = String::new();
+        rfc5424::write_frame(&mut frame, &alert, format);
+        let (length, message) = frame.split_once(' ').expect("its length comes first");
+        assert_eq!(length.parse(), Ok(message.len()));
+        assert!(!message.chars().any(char::is_control), "{message:?}");
+    }
+}
