@@ -21,6 +21,8 @@ use crate::sessions::parts;
 /// Bytes of memory that one direction of a stream may take: what it keeps of its
 /// begin, and what waits.
 const STREAM_MOST: usize = 64 << 10;
+/// For captures: to clear the usual one takes longer than all else.
+const BUFFER: usize = 16 << 10;
 
 /// One protocol's parser, as a flow feeds it.
 pub fn parser(name: &str, data: &[u8]) {
@@ -140,7 +142,7 @@ pub fn stream(data: &[u8]) {
 pub fn packets(data: &[u8]) {
     let mut packets = Packets::default();
     let mut records = Vec::new();
-    let read = file::read(data, |number, frame| {
+    let read = file::read(data, BUFFER, |number, frame| {
         // Other links are tried where this one's is not read.
         if packets.take(number, frame, &mut records).is_err() {
             let frame = file::Frame { link: 101, ..frame };

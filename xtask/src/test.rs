@@ -153,6 +153,8 @@ fn plan(options: &Options) -> Vec<Step> {
         name: "unit, CLI and doc tests",
         command: unit,
     });
+    let seconds = ["xtask", "fuzz", "--seconds", "5"];
+    steps.push(step("fuzz, 5 s each", &seconds));
     if !options.no_root {
         // They share the kernel's and Docker's state: one at a time.
         let args = [

@@ -6,7 +6,7 @@ use pcap_parser::{Block, PcapBlockOwned, PcapError, PcapHeader, create_reader};
 
 /// Bytes of a file that are in memory at once, so the longest block: four times
 /// the longest packet of tcpdump (`MAXIMUM_SNAPLEN` of libpcap is 262,144).
-const BUFFER: usize = 1 << 20;
+pub const BUFFER: usize = 1 << 20;
 /// Interfaces of a pcapng section.
 const MAX_INTERFACES: usize = 4_096;
 const NANOSECONDS: u64 = 1_000_000_000;
@@ -38,9 +38,7 @@ pub enum Error {
     #[error("the capture is damaged at packet {0}")]
     Damaged(u64),
     /// Something longer than any packet.
-    #[error(
-        "packet {0}, or what is before it, is longer than {BUFFER} bytes: is the file damaged?"
-    )]
+    #[error("packet {0}, or what is before it, is longer than any packet: is the file damaged?")]
     TooLong(u64),
     /// A packet's interface was not described.
     #[error("packet {0} is of an interface that the capture does not describe")]
@@ -82,13 +80,15 @@ impl<R: Read> Read for Filling<'_, R> {
     }
 }
 
-/// Reads a capture and hands on each packet with its number, from 1.
+/// Reads a capture and hands on each packet with its number, from 1. No block may be
+/// longer than `buffer`, [`BUFFER`] where nothing speaks against it.
 ///
 /// # Errors
 /// The capture cannot be read on, or `hand_on` failed; packets from before that
 /// have been handed on.
 pub fn read<E: From<Error>>(
     from: impl Read + Send,
+    buffer: usize,
     mut hand_on: impl FnMut(u64, Frame<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     let (mut failed, mut number, mut stopped) = (None, 1, false);
@@ -96,7 +96,7 @@ pub fn read<E: From<Error>>(
         from,
         failed: &mut failed,
     };
-    let outcome = read_blocks(filling, &mut number, |number, frame| {
+    let outcome = read_blocks(filling, buffer, &mut number, |number, frame| {
         hand_on(number, frame).inspect_err(|_| stopped = true)
     });
     match failed {
@@ -107,10 +107,11 @@ pub fn read<E: From<Error>>(
 
 fn read_blocks<E: From<Error>>(
     from: impl Read + Send,
+    buffer: usize,
     number: &mut u64,
     mut hand_on: impl FnMut(u64, Frame<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut reader = create_reader(BUFFER, from).map_err(|_| Error::NotACapture)?;
+    let mut reader = create_reader(buffer, from).map_err(|_| Error::NotACapture)?;
     let mut interfaces: Vec<Interface> = Vec::new();
     let mut legacy = None;
     loop {
@@ -297,7 +298,7 @@ mod tests {
 
     fn seen(from: impl Read + Send) -> (Vec<Seen>, Result<(), Error>) {
         let mut seen = Vec::new();
-        let outcome = read(from, |number, frame| {
+        let outcome = read(from, BUFFER, |number, frame| {
             seen.push((number, frame.time, frame.link, frame.data.to_vec()));
             Ok(())
         });

@@ -37,7 +37,9 @@ pub(super) fn replay(
         events: Vec::new(),
         hand_on,
     };
-    let whole = file::read(from, |number, frame| replay.take(number, frame, n, options));
+    let whole = file::read(from, file::BUFFER, |number, frame| {
+        replay.take(number, frame, n, options)
+    });
     // What was seen before the damage is told to its end.
     match whole {
         Err(Stop::HandOn(error)) => return Err(error),
