@@ -688,8 +688,7 @@ pub struct Loss {
     /// How many since the last such event.
     pub records: u64,
     /// How many of each kind.
-    #[serde(deserialize_with = "forever_keys")]
-    pub kinds: BTreeMap<&'static str, u64>,
+    pub kinds: BTreeMap<Arc<str>, u64>,
 }
 
 /// Body of a `gap` event.
@@ -824,16 +823,6 @@ fn forever<'de, D: Deserializer<'de>>(from: D) -> Result<&'static str, D::Error>
 
 fn forever_some<'de, D: Deserializer<'de>>(from: D) -> Result<Option<&'static str>, D::Error> {
     forever(from).map(Some)
-}
-
-fn forever_keys<'de, D: Deserializer<'de>>(
-    from: D,
-) -> Result<BTreeMap<&'static str, u64>, D::Error> {
-    let map = BTreeMap::<String, u64>::deserialize(from)?;
-    Ok(map
-        .into_iter()
-        .map(|(key, value)| (&*key.leak(), value))
-        .collect())
 }
 
 #[expect(

@@ -2,6 +2,7 @@
 //! kind, told as a `loss` event within a second, and shown by `status`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use agent_monitor_common::policy::LossReason;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -29,7 +30,9 @@ pub enum Stage {
     Flow,
     /// Too many pairs of flows: one was forgotten.
     Relay,
-    /// The agent made too many incidents: a finding was not told.
+    /// Too much for correlations to remember: a match was forgotten.
+    Correlation,
+    /// The agent made too many incidents of a rule: one was not told.
     Incident,
     /// The store could not be written.
     Store,
@@ -39,7 +42,7 @@ pub enum Stage {
 
 impl Stage {
     /// Every place, in the order in which a record passes them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Quota,
         Self::Ring,
         Self::Kernel,
@@ -50,6 +53,7 @@ impl Stage {
         Self::Enrich,
         Self::Flow,
         Self::Relay,
+        Self::Correlation,
         Self::Incident,
         Self::Store,
         Self::Tail,
@@ -68,6 +72,7 @@ impl Stage {
             Self::Enrich => "enrich",
             Self::Flow => "flow",
             Self::Relay => "relay",
+            Self::Correlation => "correlation",
             Self::Incident => "incident",
             Self::Store => "store",
             Self::Tail => "tail",
@@ -102,7 +107,7 @@ impl<'de> Deserialize<'de> for Stage {
 }
 
 /// How many were lost, by place and kind.
-pub type Counts = BTreeMap<(Stage, &'static str), u64>;
+pub type Counts = BTreeMap<(Stage, Arc<str>), u64>;
 
 /// Environment variable for tests of what follows from a loss: a comma-separated
 /// list of `stage=records`, reported as lost once, of the node, after the start.
@@ -123,7 +128,7 @@ pub fn simulated(text: &str) -> Result<Counts, String> {
                 let stages = Stage::ALL.map(Stage::name).join(", ");
                 format!("{SIMULATE}: `{part}` is not STAGE=RECORDS with one of the stages {stages}")
             })?;
-            Ok(((stage, "simulated"), records))
+            Ok(((stage, "simulated".into()), records))
         })
         .collect()
 }
@@ -152,7 +157,7 @@ mod tests {
     #[test]
     fn a_simulated_loss_is_a_stage_and_a_number() {
         let counts = simulated("decode=3,tail=1").expect("both are stages");
-        assert_eq!(counts[&(Stage::Decode, "simulated")], 3);
+        assert_eq!(counts[&(Stage::Decode, "simulated".into())], 3);
         assert_eq!(counts.len(), 2);
         for wrong in [
             "",

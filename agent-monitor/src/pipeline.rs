@@ -3,7 +3,7 @@
 //!
 //! One synchronous chain, the same for what the kernel sends and for a replay.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use agent_monitor_common::event::FlowId;
@@ -22,7 +22,7 @@ use crate::event::{
 };
 use crate::flow::{self, Change, Flow, Steering, Table};
 use crate::protocol::{Fact, dns};
-use crate::rules::engine::{Engine, Sighting};
+use crate::rules::engine::{Engine, Found, Sighting};
 use crate::rules::incidents::Incidents;
 use crate::rules::set::RuleSet;
 use crate::stats::Stats;
@@ -200,9 +200,10 @@ impl Pipeline {
         self.processes.evicted()
     }
 
-    /// Findings that were not told, because their agent made too many incidents.
-    pub fn withheld(&self) -> u64 {
-        self.incidents.withheld
+    /// Incidents that were not told since the last call, because there were too
+    /// many of the agent and rule.
+    pub fn take_withheld(&mut self) -> BTreeMap<(u64, Arc<str>), u64> {
+        self.incidents.take_withheld()
     }
 
     /// Brings in a process that was there before.
@@ -443,10 +444,21 @@ impl Pipeline {
     }
 
     fn find(&mut self, finding: &Finding, events: &[Arc<str>], out: &mut Vec<Event>) {
+        let mut finding = finding.clone();
+        let flow = finding.subjects.iter().find_map(|subject| match subject {
+            Subject::Flow(flow) => self.flows.get(*flow),
+            _ => None,
+        });
+        finding.evidence.extend(flow.map(Flow::in_words));
+        let found = Found {
+            time: self.at(finding.time),
+            node: &self.node,
+            agent: self.agents.get(&finding.agent),
+            name: flow.and_then(|flow| flow.server_name.as_deref()),
+            events,
+        };
         let mut sightings = Vec::new();
-        let agent = self.agents.get(&finding.agent);
-        let agent = agent.map(|agent| &**agent);
-        self.engine.finding(finding, agent, events, &mut sightings);
+        self.engine.finding(&finding, &found, &mut sightings);
         let process = finding.process.as_ref();
         for sighting in &sightings {
             self.sight(sighting, finding.agent, finding.time, process, out);

@@ -246,13 +246,14 @@ fn what_a_reader_of_tail_is_too_slow_for_is_told_to_it_and_shown_by_status() {
 
 #[test]
 fn losses_that_cannot_be_brought_about_are_told_and_shown_when_simulated() {
-    const LOST: [(&str, u64); 6] = [
+    const LOST: [(&str, u64); 7] = [
         ("recursion", 1),
         ("decode", 2),
         ("enrich", 3),
         ("relay", 4),
         ("incident", 5),
         ("store", 6),
+        ("correlation", 7),
     ];
     let switch: Vec<_> = LOST
         .iter()

@@ -49,6 +49,50 @@ fn a_reverse_ssh_tunnel_is_one_incident_of_three_stages() {
     );
 }
 
+/// The last revision of a rule's alert, as JSON.
+fn last(name: &str, rule: &str) -> serde_json::Value {
+    let mut last = None;
+    replay(&recording(name), 0, |event| {
+        if matches!(&event.body, Body::Alert(alert) if &*alert.rule == rule) {
+            last = Some(serde_json::to_value(event)?);
+        }
+        Ok(())
+    })
+    .expect("the recording is whole");
+    last.expect("it is found")
+}
+
+#[test]
+fn an_alert_has_what_a_person_needs_who_judges_it() {
+    for (name, rule) in [
+        ("ssh_reverse_tunnel_with_traffic", "reverse-ssh-tunnel"),
+        ("tls_relay", "reverse-tunnel-relay"),
+    ] {
+        let event = last(name, rule);
+        let (process, alert) = (&event["process"], &event["alert"]);
+        assert!(!process["argv"][0].is_null(), "the command: {event:#}");
+        assert!(!process["ancestors"][0]["comm"].is_null(), "{event:#}");
+        assert_eq!(alert["coverage"], "complete");
+        assert!(alert["count"].as_u64() >= alert["revision"].as_u64());
+        assert!(alert["first_seen"].as_str() < alert["last_seen"].as_str());
+        let evidence: Vec<&str> = alert["evidence"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter_map(|line| line.as_str())
+            .collect();
+        for part in [
+            "flow ",
+            "bytes in from",
+            " ms after data came in from",
+            "tcp ",
+        ] {
+            let told = evidence.iter().any(|line| line.contains(part));
+            assert!(told, "no `{part}`: {evidence:#?}");
+        }
+    }
+}
+
 #[test]
 fn a_relay_over_tls_that_no_tool_list_knows_is_found() {
     assert_eq!(

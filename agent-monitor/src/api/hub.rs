@@ -267,7 +267,10 @@ impl Subscription {
                 Waiting::Lost(kinds) => self.hub.own_event(Body::Loss(Loss {
                     stage: Stage::Tail,
                     records: kinds.values().sum(),
-                    kinds,
+                    kinds: kinds
+                        .into_iter()
+                        .map(|(kind, n)| (kind.into(), n))
+                        .collect(),
                 })),
             })
         } else if queue.closed {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use agent_monitor_common::event::FlowId;
 
-use super::{Detector, Finding, Subject};
+use super::{Detector, Finding, Subject, bytes};
 use crate::event::Process;
 use crate::flow::Flow;
 use crate::protocol::Side;
@@ -141,7 +141,7 @@ impl Mining {
             "{speaker} said {} ({}): {}{}",
             fact.message,
             fact.dialect,
-            String::from_utf8_lossy(shown),
+            bytes::text(shown),
             if shown.len() < fact.bytes.len() {
                 "…"
             } else {
@@ -165,6 +165,9 @@ impl Mining {
         heard.stage = Some(stage);
         let mut evidence = std::mem::take(&mut heard.held);
         evidence.push(line);
+        if !shown.is_empty() {
+            evidence.push(bytes::hex(shown));
+        }
         heard.learn(fact);
         evidence.extend(
             heard
@@ -323,6 +326,23 @@ mod tests {
     }
 
     #[test]
+    fn what_was_said_is_in_the_evidence_as_text_and_in_hexadecimal() {
+        let said = Fact {
+            bytes: b"{\"id\":1}\xff\n".to_vec(),
+            ..fact(Initiator, false, Strong)
+        };
+        let found = Mining::default().message(&flow(), &said, None, 0);
+        let evidence = found.expect("a miner speaks").evidence;
+        assert_eq!(
+            evidence,
+            [
+                r#"the miner said a message (stratum-v1): {"id":1}\xff\u{a}"#,
+                "in hexadecimal: 7b226964223a317dff0a"
+            ]
+        );
+    }
+
+    #[test]
     fn evidence_holds_at_most_256_bytes_of_payload() {
         let mut mining = Mining::default();
         let said = [fact(Initiator, false, Strong), fact(Responder, true, Proof)];
@@ -330,6 +350,7 @@ mod tests {
             .iter()
             .filter_map(|fact| mining.message(&flow(), fact, None, 0))
             .flat_map(|finding| finding.evidence)
+            .filter(|line| !line.starts_with("in hexadecimal"))
             .map(|line| line.bytes().filter(|byte| *byte == b'x').count())
             .sum();
         assert_eq!(payload, MAX_PAYLOAD);

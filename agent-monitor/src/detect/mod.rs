@@ -4,6 +4,7 @@
 //! is for `rules` to say.
 
 pub mod blind;
+mod bytes;
 pub mod mining;
 pub mod relay;
 pub mod ssh_command;

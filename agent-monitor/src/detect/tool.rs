@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Detector, Finding, Subject};
+use super::{Detector, Finding, Subject, bytes};
 use crate::event::Process;
 use crate::flow::Flow;
 use crate::protocol::Fact;
@@ -25,18 +25,17 @@ pub fn recognised(
         return None;
     }
     let (tool, evidence) = match fact {
-        Fact::Tool(fact) if fact.bytes.is_empty() => (fact.tool, fact.in_words()),
+        Fact::Tool(fact) if fact.bytes.is_empty() => (fact.tool, vec![fact.in_words()]),
         Fact::Tool(fact) => (
             fact.tool,
-            format!(
-                "{}: {}",
-                fact.in_words(),
-                String::from_utf8_lossy(&fact.bytes)
-            ),
+            vec![
+                format!("{}: {}", fact.in_words(), bytes::text(&fact.bytes)),
+                bytes::hex(&fact.bytes),
+            ],
         ),
         other => {
             let name = other.server_name()?;
-            (names::tool(name)?, format!("server name {name}"))
+            (names::tool(name)?, vec![format!("server name {name}")])
         }
     };
     let remote = flow.remote?;
@@ -52,7 +51,7 @@ pub fn recognised(
         subjects: vec![Subject::Flow(flow.id)],
         remote: Some(remote),
         summary: format!("{who} uses the tunnel program {tool} with {remote}"),
-        evidence: vec![evidence],
+        evidence,
         time,
     })
 }

@@ -106,6 +106,20 @@ impl Flow {
         }
     }
 
+    /// Which flow it is, as evidence.
+    pub fn in_words(&self) -> String {
+        let address =
+            |end: Option<Address>| end.map_or_else(|| "?".to_owned(), |it| it.to_string());
+        let (local, remote) = (address(self.local), address(self.remote));
+        let arrow = if self.is_outbound() { "→" } else { "←" };
+        let id = id_text(self.id);
+        let mut words = format!("flow {id}: {} {local} {arrow} {remote}", self.transport);
+        if let Some(name) = &self.server_name {
+            words += &format!(", asked for as {name}");
+        }
+        words
+    }
+
     /// The agent's end, in terms of who began the flow.
     pub fn agent_side(&self) -> Side {
         if self.is_outbound() {

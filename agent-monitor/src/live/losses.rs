@@ -36,10 +36,10 @@ impl Losses {
     }
 
     /// Counts lost records of an agent.
-    pub(super) fn count(&mut self, agent: u64, stage: Stage, kind: &'static str, records: u64) {
+    pub(super) fn count(&mut self, agent: u64, stage: Stage, kind: &str, records: u64) {
         if records > 0 {
             let counts = self.pending.entry(agent).or_default();
-            *counts.entry((stage, kind)).or_default() += records;
+            *counts.entry((stage, kind.into())).or_default() += records;
         }
     }
 
@@ -65,7 +65,7 @@ impl Losses {
         let agents: Vec<u64> = self.pending.keys().copied().collect();
         for agent in agents.into_iter().filter(|agent| ready(*agent)) {
             let counts = self.pending.remove(&agent).unwrap_or_default();
-            let mut by_stage: BTreeMap<Stage, BTreeMap<&'static str, u64>> = BTreeMap::new();
+            let mut by_stage: BTreeMap<Stage, BTreeMap<Arc<str>, u64>> = BTreeMap::new();
             for ((stage, kind), records) in counts {
                 by_stage.entry(stage).or_default().insert(kind, records);
             }
@@ -94,12 +94,19 @@ impl Live {
         let tables = [
             (Stage::Decode, "entry", self.rings.refused),
             (Stage::Relay, "flow", self.pipeline.relays().evicted),
-            (Stage::Incident, "finding", self.pipeline.withheld()),
+            (
+                Stage::Correlation,
+                "match",
+                self.pipeline.correlations_forgotten(),
+            ),
             (Stage::Enrich, "process", self.pipeline.processes_evicted()),
         ];
         for (stage, kind, records) in tables {
             let before = losses.tables.insert(stage, records).unwrap_or_default();
             losses.count(NODE, stage, kind, records.saturating_sub(before));
+        }
+        for ((agent, rule), incidents) in self.pipeline.take_withheld() {
+            losses.count(agent, Stage::Incident, &rule, incidents);
         }
         for (agent, flows) in self.pipeline.flows().evictions() {
             let before = losses.flows.insert(agent, flows).unwrap_or_default();
@@ -163,7 +170,7 @@ mod tests {
         let ring = Loss {
             stage: Stage::Ring,
             records: 4,
-            kinds: [("exec", 3), ("fork", 1)].into(),
+            kinds: [("exec".into(), 3), ("fork".into(), 1)].into(),
         };
         assert_eq!(losses.take(|agent| agent == 7), [(7, ring)]);
         assert_eq!(losses.take(|agent| agent == 7), []);

@@ -11,7 +11,7 @@ use super::summary::Summary;
 use super::tree::{Joined, Subject as Asked};
 use crate::decode::ProcessKey;
 use crate::detect::{Finding, Subject};
-use crate::event::{Address, Agent, Body, Event};
+use crate::event::{Address, Agent, Alert, Body, Event, Timestamp};
 
 /// Fields of an event that evidence shows.
 const MAX_SHOWN: usize = 8;
@@ -101,11 +101,13 @@ impl Engine {
         }
         for (place, stage) in matched {
             let rule = &set.rules()[place];
-            if rule.lets_pass(&deed(event)) {
+            let deed = deed(event);
+            if rule.lets_pass(&deed) {
                 continue;
             }
             for (correlation, number) in set.correlations_of(place) {
-                self.correlate(&set.rules()[*correlation], *number, event, out);
+                let correlation = (&set.rules()[*correlation], *number);
+                self.correlate(correlation, event, &deed, out);
             }
             if set.tells(place) {
                 out.push(sighting(rule, stage, event));
@@ -113,11 +115,12 @@ impl Engine {
         }
     }
 
+    /// Counts a match; an exception of the correlation's own is asked of `deed`.
     fn correlate(
         &mut self,
-        rule: &Arc<Rule>,
-        place: usize,
+        (rule, place): (&Arc<Rule>, usize),
         event: &Event,
+        deed: &Deed<'_>,
         out: &mut Vec<Sighting>,
     ) {
         let What::Correlation(correlation) = &rule.what else {
@@ -130,7 +133,7 @@ impl Engine {
         let Some(fired) = state.take(correlation, place, event) else {
             return;
         };
-        if rule.lets_pass(&deed(event)) {
+        if rule.lets_pass(deed) {
             return;
         }
         let group = match fired.shown.as_str() {
@@ -148,22 +151,28 @@ impl Engine {
     }
 
     /// What rules say of a finding of a detector.
-    pub fn finding(
-        &self,
-        finding: &Finding,
-        agent: Option<&Agent>,
-        events: &[Arc<str>],
-        out: &mut Vec<Sighting>,
-    ) {
+    pub fn finding(&mut self, finding: &Finding, found: &Found<'_>, out: &mut Vec<Sighting>) {
         let deed = Deed {
-            agent,
+            agent: found.agent.map(|agent| &**agent),
             process: finding.process.as_deref(),
             remote: finding.remote,
-            name: None,
+            name: found.name,
         };
-        for place in self.set.of_detector(finding.detector.name) {
-            let rule = &self.set.rules()[*place];
+        let set = self.set.clone();
+        for place in set.of_detector(finding.detector.name) {
+            let rule = &set.rules()[*place];
             if finding.stage >= rule.stages.len() || rule.lets_pass(&deed) {
+                continue;
+            }
+            let correlations = set.correlations_of(*place);
+            if !correlations.is_empty() {
+                let event = found.as_event(finding, rule);
+                for (correlation, number) in correlations {
+                    let correlation = (&set.rules()[*correlation], *number);
+                    self.correlate(correlation, &event, &deed, out);
+                }
+            }
+            if !set.tells(*place) {
                 continue;
             }
             out.push(Sighting {
@@ -172,8 +181,54 @@ impl Engine {
                 subjects: finding.subjects.clone(),
                 summary: finding.summary.clone(),
                 evidence: finding.evidence.clone(),
-                events: events.to_vec(),
+                events: found.events.to_vec(),
             });
+        }
+    }
+}
+
+/// What a finding does not know itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'e> {
+    /// When.
+    pub time: Timestamp,
+    /// On which node.
+    pub node: &'e Arc<str>,
+    /// The agent.
+    pub agent: Option<&'e Arc<Agent>>,
+    /// The other end's name, as the agent's own traffic tells it.
+    pub name: Option<&'e str>,
+    /// Ids of the events behind it.
+    pub events: &'e [Arc<str>],
+}
+
+impl Found<'_> {
+    /// The finding for correlations, as what would be told of it.
+    fn as_event(&self, finding: &Finding, rule: &Rule) -> Event {
+        let stage = &rule.stages[finding.stage];
+        let alert = Alert {
+            incident: String::new(),
+            revision: 0,
+            rule: rule.id.clone(),
+            title: rule.title.clone(),
+            severity: stage.severity,
+            confidence: stage.confidence,
+            attack: rule.attack.clone(),
+            summary: finding.summary.clone(),
+            evidence: Vec::new(),
+            events: self.events.to_vec(),
+            count: 1,
+            first_seen: self.time,
+            last_seen: self.time,
+            coverage: String::new(),
+        };
+        Event {
+            id: self.events.first().cloned().unwrap_or_default(),
+            time: self.time,
+            node: self.node.clone(),
+            agent: self.agent.cloned(),
+            process: finding.process.clone(),
+            body: Body::Alert(Arc::new(alert)),
         }
     }
 }
@@ -191,8 +246,8 @@ pub fn judge(rule: &Rule, event: &Event) -> Option<usize> {
     (!rule.lets_pass(&deed(event))).then_some(stage)
 }
 
-/// The highest stage that holds.
-fn stage_of(rule: &Rule, asked: &mut Asked<'_>) -> Option<usize> {
+/// The highest stage of a rule of events that holds, its exceptions left aside.
+pub fn stage_of(rule: &Rule, asked: &mut Asked<'_>) -> Option<usize> {
     let What::Event { tree, .. } = &rule.what else {
         return None;
     };

@@ -1,10 +1,10 @@
 //! Sightings of one thing are one incident, which grows.
 //!
 //! A sighting belongs to the incident of its rule and agent that is about one of
-//! its subjects. What raises the stage of evidence is told as a new revision;
-//! the rest is counted.
+//! its subjects. What raises the stage of evidence is told as a new revision at
+//! once; the rest is counted, and told when the count has doubled.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -24,6 +24,7 @@ const MAX_LINE: usize = 512;
 /// thousands, such as a command line repeated in a loop, must not keep other
 /// agents', nor those of another rule, from being stored; what is withheld is counted.
 const MAX_NEW: u32 = 60;
+/// Also the least time between a revision and one that only counts further.
 const MINUTE: u64 = 60_000_000_000;
 
 /// Incidents that can still grow.
@@ -32,8 +33,8 @@ pub struct Incidents {
     open: Vec<Incident>,
     /// Agent → rule → begin of the current minute, and new incidents in it.
     new: HashMap<u64, HashMap<Arc<str>, (Timestamp, u32)>>,
-    /// Sightings that would have begun an incident too many.
-    pub withheld: u64,
+    /// Sightings that would have begun an incident too many, by agent and rule.
+    withheld: BTreeMap<(u64, Arc<str>), u64>,
 }
 
 struct Incident {
@@ -51,6 +52,8 @@ struct Incident {
     count: u64,
     first_seen: Timestamp,
     last_seen: Timestamp,
+    /// Count and time of the last revision.
+    told: (u64, Timestamp),
 }
 
 impl Incidents {
@@ -71,7 +74,8 @@ impl Incidents {
             Some(place) => place,
             None => {
                 if !self.may_begin(agent, &rule.id, time) {
-                    self.withheld += 1;
+                    let withheld = self.withheld.entry((agent, rule.id.clone()));
+                    *withheld.or_default() += 1;
                     return None;
                 }
                 if self.open.len() >= MAX_INCIDENTS {
@@ -92,6 +96,11 @@ impl Incidents {
         }
         *count += 1;
         *count <= MAX_NEW
+    }
+
+    /// Sightings that were held back since the last call, by agent and rule.
+    pub fn take_withheld(&mut self) -> BTreeMap<(u64, Arc<str>), u64> {
+        std::mem::take(&mut self.withheld)
     }
 
     /// Forgets an agent that is gone; its incidents stay until they are quiet.
@@ -132,6 +141,7 @@ impl Incident {
             count: 0,
             first_seen: time,
             last_seen: time,
+            told: (0, time),
         }
     }
 
@@ -157,23 +167,26 @@ impl Incident {
             }
         }
         self.count += 1;
-        self.last_seen = time;
+        self.last_seen = self.last_seen.max(time);
+        let rises = self.revision == 0 || sighting.stage > self.stage;
         for line in &sighting.evidence {
-            let line = cut(line);
-            if self.evidence.len() < MAX_EVIDENCE && !self.evidence.contains(&line) {
-                self.evidence.push(line);
-            }
+            keep(&mut self.evidence, &cut(line), rises);
         }
         for event in &sighting.events {
-            if self.events.len() < MAX_EVIDENCE && !self.events.contains(event) {
-                self.events.push(event.clone());
-            }
+            keep(&mut self.events, event, rises);
         }
-        if self.revision > 0 && sighting.stage <= self.stage {
+        if sighting.stage >= self.stage {
+            self.summary = cut(&sighting.summary);
+        }
+        let (count, at) = self.told;
+        let doubled = self.count >= 2 * count && time.0.saturating_sub(at.0) >= MINUTE;
+        if !rises && !doubled {
             return None;
         }
-        self.stage = sighting.stage;
-        self.summary = cut(&sighting.summary);
+        self.told = (self.count, time);
+        if rises {
+            self.stage = sighting.stage;
+        }
         self.revision += 1;
         let stage = self.rule.stages.get(self.stage)?;
         Some(Alert {
@@ -193,6 +206,21 @@ impl Incident {
             coverage: coverage.to_owned(),
         })
     }
+}
+
+/// Adds what is not there yet. When there is much, what proves more takes the
+/// place of what came first.
+fn keep<T: Clone + PartialEq>(all: &mut Vec<T>, one: &T, proves_more: bool) {
+    if all.contains(one) {
+        return;
+    }
+    if all.len() >= MAX_EVIDENCE {
+        if !proves_more {
+            return;
+        }
+        all.remove(0);
+    }
+    all.push(one.clone());
 }
 
 /// A line of evidence, cut at [`MAX_LINE`].
@@ -234,6 +262,45 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_on_is_told_again_when_its_count_has_doubled_once_a_minute_at_most() {
+        let mut incidents = Incidents::default();
+        let mut told = Vec::new();
+        for second in 0..600 {
+            let time = Timestamp(second * 1_000_000_000);
+            let alert = incidents.take(&sighting(5, 1), 7, time, "complete");
+            told.extend(alert.map(|alert| {
+                let seconds = alert.last_seen.0 / 1_000_000_000;
+                assert_eq!(alert.first_seen, Timestamp(0));
+                (alert.revision, alert.count, seconds)
+            }));
+        }
+        assert_eq!(
+            told,
+            [
+                (1, 1, 0),
+                (2, 61, 60),
+                (3, 122, 121),
+                (4, 244, 243),
+                (5, 488, 487)
+            ]
+        );
+    }
+
+    #[test]
+    fn what_proves_more_is_in_the_evidence_however_much_there_was_before() {
+        let mut incidents = Incidents::default();
+        for n in 0..100 {
+            let mut weak = sighting(5, 0);
+            weak.evidence = vec![format!("weak sign {n}")];
+            incidents.take(&weak, 7, Timestamp(n), "complete");
+        }
+        let alert = incidents.take(&sighting(5, 2), 7, Timestamp(100), "complete");
+        let evidence = alert.expect("it rises").evidence;
+        assert_eq!(evidence.len(), MAX_EVIDENCE);
+        assert!(evidence.contains(&"stage 2".to_owned()), "{evidence:?}");
+    }
+
+    #[test]
     fn another_process_is_another_incident() {
         let mut incidents = Incidents::default();
         let mut take = |pid| {
@@ -269,7 +336,10 @@ mod tests {
             })
             .count();
         assert_eq!(began, MAX_NEW as usize);
-        assert_eq!(incidents.withheld, 1000 - u64::from(MAX_NEW));
+        let key = (7, "reverse-ssh-tunnel".into());
+        let held_back = [(key, 1000 - u64::from(MAX_NEW))];
+        assert_eq!(incidents.take_withheld(), held_back.into());
+        assert_eq!(incidents.take_withheld(), BTreeMap::new());
         let later = Timestamp(1 + MINUTE);
         assert!(
             incidents

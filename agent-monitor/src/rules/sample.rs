@@ -7,7 +7,44 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
 use super::yaml::{Node, Value};
-use crate::event::{AgentChange, Body, Event, Timestamp};
+use crate::detect::{DETECTORS, Finding};
+use crate::event::{Agent, AgentChange, Body, Event, Process, Timestamp};
+
+/// What every event has.
+struct Common {
+    id: Arc<str>,
+    time: Timestamp,
+    node: Arc<str>,
+    /// Of an `agent` event, with its body.
+    agent: Option<Json>,
+    process: Option<Arc<Process>>,
+}
+
+impl Common {
+    fn take(members: &mut Map<String, Json>, number: u64) -> Result<Self, String> {
+        let mut take = |name: &str| members.remove(name);
+        let text = |value: Json| value.as_str().map(Arc::from);
+        Ok(Self {
+            id: take("id")
+                .and_then(text)
+                .unwrap_or_else(|| format!("test-{number}").into()),
+            time: take("time")
+                .map(read)
+                .transpose()?
+                .unwrap_or(Timestamp(number * 1_000_000)),
+            node: take("node").and_then(text).unwrap_or_else(|| "test".into()),
+            agent: take("agent"),
+            process: take("process").map(read).transpose()?,
+        })
+    }
+}
+
+fn members(node: &Node) -> Result<Map<String, Json>, String> {
+    match json(node) {
+        Json::Object(members) => Ok(members),
+        _ => Err(format!("an event is a map, not {}", node.what())),
+    }
+}
 
 /// Makes an event of a document's part. `number` tells events without a time apart:
 /// they are a millisecond after one another.
@@ -15,15 +52,14 @@ use crate::event::{AgentChange, Body, Event, Timestamp};
 /// # Errors
 /// What cannot be read, in words.
 pub fn event(node: &Node, number: u64) -> Result<Event, String> {
-    let Json::Object(mut members) = json(node) else {
-        return Err(format!("an event is a map, not {}", node.what()));
-    };
-    let mut take = |name: &str| members.remove(name);
-    let id = take("id").and_then(|id| id.as_str().map(Arc::from));
-    let time = take("time").map(read::<Timestamp>).transpose()?;
-    let node_name = take("node").and_then(|node| node.as_str().map(Arc::from));
-    let mut agent = take("agent");
-    let process = take("process").map(read).transpose()?;
+    let mut members = members(node)?;
+    let Common {
+        id,
+        time,
+        node,
+        mut agent,
+        process,
+    } = Common::take(&mut members, number)?;
     let state = agent
         .as_mut()
         .and_then(Json::as_object_mut)
@@ -42,12 +78,66 @@ pub fn event(node: &Node, number: u64) -> Result<Event, String> {
         }
     };
     Ok(Event {
-        id: id.unwrap_or_else(|| format!("test-{number}").into()),
-        time: time.unwrap_or(Timestamp(number * 1_000_000)),
-        node: node_name.unwrap_or_else(|| "test".into()),
+        id,
+        time,
+        node,
         agent: agent.map(read).transpose()?.map(Arc::new),
         process,
         body,
+    })
+}
+
+/// A finding, with what [`super::engine::Found`] asks besides.
+#[derive(Debug)]
+pub struct Sample {
+    /// What was found.
+    pub finding: Finding,
+    /// When.
+    pub time: Timestamp,
+    /// On which node.
+    pub node: Arc<str>,
+    /// The agent.
+    pub agent: Option<Arc<Agent>>,
+    /// Of the event behind it.
+    pub id: Arc<str>,
+}
+
+/// Makes a finding of a document's part, `{finding: DETECTOR, stage: NAME, …}` with
+/// what every event has.
+///
+/// # Errors
+/// What cannot be read, in words.
+pub fn finding(node: &Node, number: u64) -> Result<Sample, String> {
+    let mut members = members(node)?;
+    let common = Common::take(&mut members, number)?;
+    let mut word = |name: &str| {
+        let word = members.remove(name);
+        let word = word.as_ref().and_then(Json::as_str).map(str::to_owned);
+        word.ok_or_else(|| format!("a finding names its `{name}`"))
+    };
+    let (name, stage) = (word("finding")?, word("stage")?);
+    if let Some(other) = members.keys().next() {
+        return Err(format!("a finding has no `{}`", other.escape_debug()));
+    }
+    let detector = DETECTORS.iter().find(|detector| detector.name == name);
+    let detector = detector.ok_or_else(|| format!("there is no detector `{name}`"))?;
+    let place = detector.stages.iter().position(|it| *it == stage);
+    Ok(Sample {
+        finding: Finding {
+            detector,
+            stage: place.ok_or_else(|| format!("the detector has no stage `{stage}`"))?,
+            agent: 0,
+            process: common.process,
+            subjects: Vec::new(),
+            remote: None,
+            summary: String::new(),
+            evidence: Vec::new(),
+            time: common.time.0,
+        },
+        time: common.time,
+        node: common.node,
+        agent: common.agent.map(read).transpose()?.map(Arc::new),
+        id: common.id,
     })
 }
 

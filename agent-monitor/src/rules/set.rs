@@ -176,7 +176,7 @@ impl RuleSet {
                 What::Event { kind, tree, .. } if rule.enabled || counted[place] => {
                     kinds.entry(kind).or_default().push((place, tree));
                 }
-                What::Detector(detector) if rule.enabled => {
+                What::Detector(detector) if rule.enabled || counted[place] => {
                     self.detectors.entry(detector.name).or_default().push(place);
                 }
                 _ => {}

@@ -5,21 +5,21 @@
 //!   - name: a shell on a socket
 //!     match: true          # or false
 //!     stage: NAME          # which stage, when the rule has several
-//!     event: {exec: {…}, process: {…}}   # or `events`, in order, for correlations
+//!     event: {exec: {…}, process: {…}}   # or `events`, in order, for correlations,
+//!                          # with {finding: DETECTOR, stage: NAME, process: {…}} among them
 //!   - {name: of a detector, finding: STAGE, level: high, confidence: medium}
 //! ```
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::engine::{Engine, Sighting, judge};
+use super::engine::{Engine, Found, Sighting, judge};
 use super::keys::{Keys, Report};
 use super::problem::Problems;
 use super::rule::{Rule, What};
 use super::sample;
 use super::set::RuleSet;
 use super::yaml::Node;
-use crate::detect::Finding;
 
 /// What became of a test.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ fn check(set: &Arc<RuleSet>, rule: &Rule, test: &Node) -> Result<(), String> {
         return Err(problem.to_string());
     }
     if let What::Detector(_) = rule.what {
-        return check_finding(set, rule, finding, level, confidence);
+        return check_finding(rule, finding, level, confidence);
     }
     let wanted = wanted.ok_or("a test says `match: true` or `match: false`")?;
     let nodes = match (one, many) {
@@ -106,22 +106,32 @@ fn matches(set: &Arc<RuleSet>, rule: &Rule, nodes: &[Node]) -> Result<Option<usi
     let told = place.is_some_and(|place| set.tells(place));
     let mut highest = None;
     for (number, node) in (0..).zip(nodes) {
-        let event = sample::event(node, number)?;
         let mut sightings: Vec<Sighting> = Vec::new();
-        engine.event(&event, &mut sightings);
-        let own = sightings.iter().filter(|it| it.rule.id == rule.id);
-        let stage = match told {
-            true => own.map(|it| it.stage).max(),
+        if node.get("finding").is_some() {
+            let sample = sample::finding(node, number)?;
+            let found = Found {
+                time: sample.time,
+                node: &sample.node,
+                agent: sample.agent.as_ref(),
+                name: None,
+                events: std::slice::from_ref(&sample.id),
+            };
+            engine.finding(&sample.finding, &found, &mut sightings);
+        } else {
+            let event = sample::event(node, number)?;
+            engine.event(&event, &mut sightings);
             // What is only counted, or off, is asked by itself.
-            false => judge(rule, &event),
-        };
-        highest = highest.max(stage);
+            if !told {
+                highest = highest.max(judge(rule, &event));
+            }
+        }
+        let own = sightings.iter().filter(|it| it.rule.id == rule.id);
+        highest = highest.max(own.map(|it| it.stage).max());
     }
     Ok(highest)
 }
 
 fn check_finding(
-    set: &Arc<RuleSet>,
     rule: &Rule,
     stage: Option<&str>,
     level: Option<&str>,
@@ -132,23 +142,12 @@ fn check_finding(
     };
     let stage = stage.ok_or("the test of a detector's rule names a stage as `finding`")?;
     let place = detector.stages.iter().position(|it| *it == stage);
-    let finding = Finding {
-        detector,
-        stage: place.ok_or_else(|| format!("the detector has no stage `{stage}`"))?,
-        agent: 0,
-        process: None,
-        subjects: Vec::new(),
-        remote: None,
-        summary: String::new(),
-        evidence: Vec::new(),
-        time: 0,
-    };
-    let mut sightings = Vec::new();
-    Engine::new(set.clone()).finding(&finding, None, &[], &mut sightings);
-    let Some(own) = sightings.iter().find(|it| it.rule.id == rule.id) else {
-        return Err("the rule does not take the finding".to_owned());
-    };
-    let stage = &rule.stages[own.stage];
+    let place = place.ok_or_else(|| format!("the detector has no stage `{stage}`"))?;
+    // By itself: it may be off, or only counted by a correlation.
+    let stage = rule
+        .stages
+        .get(place)
+        .ok_or("the rule does not take the finding")?;
     for (wanted, have) in [
         (level, stage.severity.name()),
         (confidence, stage.confidence.name()),

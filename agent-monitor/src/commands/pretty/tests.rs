@@ -347,7 +347,7 @@ fn cgroup_and_agent_show_what_changed() {
 
 #[test]
 fn loss_and_gap_show_what_is_missing() {
-    let kinds = [("connect", 4), ("exec", 1230)].into();
+    let kinds = [("connect".into(), 4), ("exec".into(), 1230)].into();
     let body = Loss {
         stage: Stage::Quota,
         records: 1234,

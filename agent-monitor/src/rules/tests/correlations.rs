@@ -1,6 +1,8 @@
 //! Correlations over events in order.
 
 use super::*;
+use crate::rules::engine::Found;
+use crate::rules::testing;
 
 /// Rules `a`, `b` and `c`, each for the program of its name, and a correlation.
 fn set(correlation: &str) -> Result<Arc<RuleSet>, Problems> {
@@ -93,9 +95,9 @@ fn mistakes_are_errors() {
         ("event_count", "event_cuont", "did you mean `event_count`?"),
         ("rules: [a]", "rules: [d]", "there is no rule `d`"),
         (
-            "rules: [a]",
-            "rules: [mining-pool-protocol]",
-            "does not ask for events",
+            "timespan",
+            "group-by: [flow.remote.ip]\n  timespan",
+            "no field `flow.remote.ip`",
         ),
         ("rules: [a]", "rules: []", "1 to 64 rules"),
         ("10s", "10", "no `timespan`"),
@@ -143,4 +145,86 @@ fn what_is_remembered_is_bounded_and_what_is_forgotten_is_counted() {
     }
     assert!(engine.forgotten() > 40_000, "{}", engine.forgotten());
     assert!(sightings.is_empty());
+}
+
+/// Whether the tests in a file of one rule pass.
+fn passes(text: &str) {
+    let set = compile(&[("x.yaml", text)]).unwrap_or_else(|problems| panic!("{problems}"));
+    let rule = set.get("x").expect("it has this id");
+    let outcomes = testing::run(&set, rule);
+    assert!(!outcomes.is_empty());
+    for outcome in outcomes {
+        assert_eq!(outcome.failure, None, "{outcome:?}");
+    }
+}
+
+#[test]
+fn findings_of_detectors_are_counted_with_events_and_grouped_by_whom_they_are_about() {
+    passes(
+        "title: x
+id: x
+level: critical
+correlation:
+  type: temporal
+  rules: [gpu-device-open, mining-pool-protocol]
+  group-by: [agent.id]
+  timespan: 10m
+tests:
+  - name: an agent opens a GPU and mines
+    match: true
+    events:
+      - {time: '2030-01-01T00:00:00Z', agent: {id: a}, device: {type: character, name: nvidia0, access: rw}}
+      - {time: '2030-01-01T00:05:00Z', agent: {id: a}, finding: mining-pool-protocol, stage: both-sides}
+  - name: one agent opens a GPU, another mines
+    match: false
+    events:
+      - {agent: {id: a}, device: {type: character, name: nvidia0, access: rw}}
+      - {agent: {id: b}, finding: mining-pool-protocol, stage: both-sides}
+  - name: too late
+    match: false
+    events:
+      - {time: '2030-01-01T00:00:00Z', agent: {id: a}, finding: mining-pool-protocol, stage: weak-signs}
+      - {time: '2030-01-01T00:11:00Z', agent: {id: a}, device: {type: character, name: nvidia0, access: rw}}
+",
+    );
+}
+
+#[test]
+fn a_detector_that_a_correlation_counts_is_told_of_only_with_generate() {
+    let text = |generate| {
+        format!(
+            "title: x\nid: x\nlevel: high\ncorrelation: {{type: event_count, rules: [tunnel-tool], \
+             timespan: 1h, condition: {{gte: 2}}, generate: {generate}}}\n"
+        )
+    };
+    let told = |generate: bool| -> Vec<String> {
+        let set = compile(&[("x.yaml", &text(generate))]).unwrap_or_else(|told| panic!("{told}"));
+        let mut engine = Engine::new(set);
+        let mut sightings = Vec::new();
+        for number in 0..2 {
+            let text = "{finding: tunnel-tool, stage: recognised}";
+            let node = yaml::documents(text).expect(text).remove(0);
+            let sample = sample::finding(&node, number).expect(text);
+            let found = Found {
+                time: sample.time,
+                node: &sample.node,
+                agent: None,
+                name: None,
+                events: &[],
+            };
+            engine.finding(&sample.finding, &found, &mut sightings);
+        }
+        sightings.iter().map(|it| it.rule.id.to_string()).collect()
+    };
+    assert_eq!(told(false), ["x"]);
+    assert_eq!(told(true), ["tunnel-tool", "x", "tunnel-tool"]);
+}
+
+#[test]
+fn a_correlation_of_correlations_is_an_error() {
+    let one = "title: y\nid: y\nlevel: low\ncorrelation: {type: event_count, rules: [memfd-exec], timespan: 1m, \
+               condition: {gte: 2}}\n";
+    let other = one.replace(": y\n", ": z\n").replace("memfd-exec", "y");
+    let told = problems(&format!("{one}---\n{other}")).join("\n");
+    assert!(told.contains("`y` is a correlation itself"), "{told}");
 }

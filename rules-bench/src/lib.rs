@@ -1,0 +1,1 @@
+//! Nothing: the benchmark is `cargo bench -p agent-monitor-rules-bench`.
