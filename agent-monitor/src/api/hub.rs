@@ -368,7 +368,7 @@ mod tests {
             let loss = Loss {
                 stage: Stage::Ring,
                 records: number,
-                kinds: [("exec", number)].into(),
+                kinds: [("exec".into(), number)].into(),
             };
             hub.publish(hub.own_event(Body::Loss(loss)));
         };
