@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::sync::Arc;
 
 use anyhow::Result;
 
@@ -140,8 +141,9 @@ fn begin(now: u64, n: usize, options: &Options, events: &mut Vec<Event>) -> Pipe
 
 fn losses(lost: Lost, pipeline: &Pipeline) -> Vec<Loss> {
     let evicted: u64 = pipeline.flows().evictions().map(|(_, flows)| flows).sum();
-    let at = |stage, kinds: &[(&'static str, u64)]| {
-        let kinds: BTreeMap<_, _> = kinds.iter().copied().filter(|(_, n)| *n > 0).collect();
+    let at = |stage, kinds: &[(&str, u64)]| {
+        let kinds = kinds.iter().filter(|(_, n)| *n > 0);
+        let kinds: BTreeMap<Arc<str>, u64> = kinds.map(|(kind, n)| ((*kind).into(), *n)).collect();
         let records = kinds.values().sum();
         (records > 0).then_some(Loss {
             stage,
