@@ -49,6 +49,8 @@ pub mod kind {
     pub const DATAGRAM_BURST: u32 = 25;
     /// [`super::Released`]
     pub const RELEASED: u32 = 26;
+    /// [`super::Bursts`]
+    pub const BURSTS: u32 = 28;
 
     /// No record, but something that a map had no room to remember: a process,
     /// a socket, a cgroup. Only counted.
@@ -82,6 +84,7 @@ pub mod kind {
             DATAGRAM => "datagram",
             DATAGRAM_BURST => "datagram_burst",
             RELEASED => "released",
+            BURSTS => "bursts",
             _ => "other",
         }
     }
@@ -469,6 +472,15 @@ pub struct Burst {
     pub header: Header,
     /// The flow.
     pub flow: FlowId,
+    /// What was counted.
+    pub spell: Spell,
+}
+
+/// What is told of a burst, whatever it belongs to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Spell {
     /// Time of the first segment, nanoseconds since boot.
     pub first: u64,
     /// Time of the last segment.
@@ -487,6 +499,22 @@ pub struct Burst {
     pub pad: u32,
     /// First bytes.
     pub data: [u8; BURST_BYTES],
+}
+
+/// Bursts of one flow that ended in quick succession: as many [`Spell`]s follow, in
+/// the order of their ends.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Bursts {
+    /// Common part; its time is that of the packet that closed the last of them.
+    pub header: Header,
+    /// The flow.
+    pub flow: FlowId,
+    /// How many follow.
+    pub count: u32,
+    /// Padding.
+    pub pad: u32,
 }
 
 /// Size of one segment of a flow that user space asked to follow.

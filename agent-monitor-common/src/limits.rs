@@ -45,6 +45,14 @@ pub const PEERS: usize = 4;
 pub const BURST_BYTES: usize = 64;
 /// A burst ends after this much quiet.
 pub const BURST_QUIET_NS: u64 = 20_000_000;
+/// Bursts of a flow that end in quick succession before several are told of at
+/// once. Until then each is told of when it ends.
+pub const QUICK_BURSTS: u32 = 32;
+/// How soon after another a burst ends in quick succession; and how long after the
+/// first of several that are told of at once the last of them ends at most.
+pub const QUICK_NS: u64 = 5_000_000;
+/// Bursts that are told of at once.
+pub const BURSTS_AT_ONCE: usize = 8;
 
 /// Descriptors of a process that are looked at for sockets nobody sees, each word
 /// of 64 closed ones counting as one; and when the process ends.

@@ -72,7 +72,7 @@ impl Class {
         match kind {
             kind::FORK | kind::EXEC | kind::EXIT | kind::CGROUP => Self::Process,
             kind::HEAD => Self::Head,
-            kind::BURST => Self::Burst,
+            kind::BURST | kind::BURSTS => Self::Burst,
             kind::SEGMENT => Self::Segment,
             kind::DEVICE => Self::Device,
             kind::SEND | kind::DATAGRAM | kind::DATAGRAM_BURST | kind::RELEASED => Self::Datagram,

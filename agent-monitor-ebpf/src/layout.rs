@@ -2,9 +2,9 @@
 //! space (`attach::layout`) compares them with its own.
 
 use agent_monitor_common::event::{
-    Bound, Burst, Cgroup, Closed, Connect, Datagram, DatagramBurst, Device, Endpoint, Established,
-    Exec, ExecDetails, Exit, FlowId, Fork, Found, Head, Header, Released, Segment, Socket,
-    Uncovered, Unstarted,
+    Bound, Burst, Bursts, Cgroup, Closed, Connect, Datagram, DatagramBurst, Device, Endpoint,
+    Established, Exec, ExecDetails, Exit, FlowId, Fork, Found, Head, Header, Released, Segment,
+    Socket, Spell, Uncovered, Unstarted,
 };
 use agent_monitor_common::policy::{
     AgentState, FlowControl, Nursery, Offsets, Owner, Settings, Task, Told, Watch,
@@ -33,6 +33,6 @@ macro_rules! shared {
 }
 
 shared! {
-    Header FlowId Endpoint Fork Exec ExecDetails Exit Cgroup Connect Established Closed Socket Bound Unstarted Head Burst Segment Device Uncovered Found Datagram DatagramBurst Released
+    Header FlowId Endpoint Fork Exec ExecDetails Exit Cgroup Connect Established Closed Socket Bound Unstarted Head Burst Segment Device Uncovered Found Datagram DatagramBurst Released Spell Bursts
     Watch Owner Nursery FlowControl AgentState Told Task Settings Offsets
 }

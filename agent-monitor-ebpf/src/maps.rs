@@ -14,6 +14,7 @@ use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use crate::peers::Peers;
 use crate::probes::coverage::Walk;
 use crate::probes::exec::Scratch;
+use crate::probes::packet::batch::Batch;
 use crate::sock::Sock;
 
 /// Offsets of kernel members; written by user space before load, read with [`global`].
@@ -134,6 +135,31 @@ unsafe impl Sync for SockStorage {}
 #[unsafe(link_section = ".maps")]
 #[unsafe(export_name = "SOCKETS")]
 pub static SOCKETS: SockStorage = SockStorage {
+    r#type: core::ptr::null(),
+    key: core::ptr::null(),
+    value: core::ptr::null(),
+    max_entries: core::ptr::null(),
+    map_flags: core::ptr::null(),
+};
+
+/// As [`SockStorage`]; no socket inherits it.
+#[repr(C)]
+pub struct BatchStorage {
+    r#type: *const [i32; 24],
+    key: *const i32,
+    value: *const Batch,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; BPF_F_NO_PREALLOC as usize],
+}
+
+// SAFETY: as of SockStorage.
+unsafe impl Sync for BatchStorage {}
+
+/// Socket → bursts that are to be told of at once. Made and written here for flows
+/// whose bursts are many; kept by the kernel as long as the socket.
+#[unsafe(link_section = ".maps")]
+#[unsafe(export_name = "BATCHES")]
+pub static BATCHES: BatchStorage = BatchStorage {
     r#type: core::ptr::null(),
     key: core::ptr::null(),
     value: core::ptr::null(),

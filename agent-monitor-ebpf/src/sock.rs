@@ -1,7 +1,7 @@
 //! What is remembered of a socket, in the socket itself.
 
-use agent_monitor_common::event::{FlowId, Header};
-use agent_monitor_common::limits::{BURST_BYTES, HEAD_CAP};
+use agent_monitor_common::event::{FlowId, Header, Spell};
+use agent_monitor_common::limits::HEAD_CAP;
 use agent_monitor_common::policy::FlowControl;
 use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
@@ -24,8 +24,8 @@ pub const RAW: u32 = 16;
 /// Value of [`SOCKETS`]. What every packet reads comes first, in one cache line.
 ///
 /// Both directions can run at once on two CPUs, and ingress inside egress on one:
-/// counters are added to atomically, and `burst` belongs to who holds the socket
-/// ([`Sock::hold`]).
+/// `burst` and what is counted belong to who holds the socket ([`Sock::hold`]). Who
+/// does not hold it adds atomically to what was missed.
 #[repr(C)]
 pub struct Sock {
     /// [`ESTABLISHED`], [`CONNECTED`], [`TAKEN_OVER`], [`STARTING`], [`RAW`].
@@ -73,47 +73,37 @@ pub struct Half {
     pub known: u32,
     /// Sequence number after the last byte seen.
     pub next: u32,
-    /// Padding.
-    pub pad: u32,
-    /// New payload bytes.
+    /// Ticks when user space's wishes were last looked up.
+    pub looked: u32,
+    /// New payload bytes of the bursts that ended.
     pub bytes: u64,
-    /// Segments with new payload.
+    /// Their segments.
     pub packets: u64,
+    /// Bytes of segments that came while another packet held the socket, of which
+    /// nobody was told yet.
+    pub missed_bytes: u64,
+    /// How many segments.
+    pub missed_packets: u64,
 }
 
-/// Segments in one direction with no long quiet between them: what its [`Half`]
-/// has counted and nobody was told of.
+/// Segments in one direction with no long quiet between them.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Burst {
-    /// Jiffies at `last`.
+    /// Jiffies at `spell.last`, which is the time to a jiffy.
     pub tick: u64,
     /// Not 0: there is a burst.
     pub open: u32,
-    /// Direction.
-    pub direction: u32,
-    /// Time of the first segment.
-    pub first: u64,
-    /// Time of the last segment, to a jiffy.
-    pub last: u64,
-    /// What each direction had counted when it was last told of.
-    pub told: [Told; 2],
-    /// Bytes in `data`.
-    pub data_len: u32,
-    /// Padding.
-    pub pad: u32,
-    /// First bytes.
-    pub data: [u64; BURST_BYTES / 8],
-}
-
-/// Counts of a [`Half`] that user space knows.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Told {
-    /// As [`Half::bytes`].
-    pub bytes: u64,
-    /// As [`Half::packets`].
-    pub packets: u64,
+    /// Bursts that ended in quick succession.
+    pub quick: u32,
+    /// When the burst before it ended.
+    pub ended: u64,
+    /// What is told of it.
+    pub spell: Spell,
+    /// When the first of the bursts that are to be told of at once ended.
+    pub held_since: u64,
+    /// How many they are.
+    pub held: u64,
 }
 
 /// Data that reached a listener with a handshake's last segment.
@@ -130,9 +120,11 @@ impl Half {
         base: 0,
         known: 0,
         next: 0,
-        pad: 0,
+        looked: 0,
         bytes: 0,
         packets: 0,
+        missed_bytes: 0,
+        missed_packets: 0,
     };
 
     /// Takes `start` as the stream's first byte if none is known.
@@ -147,32 +139,45 @@ impl Half {
         }
     }
 
-    /// Counts a segment; gives what had been counted before.
+    /// Counts a segment for who does not hold the socket.
     #[inline(always)]
-    pub fn add(&mut self, bytes: u32) -> u64 {
+    pub fn miss(&mut self, bytes: u32) {
         // SAFETY: members of a map value.
         unsafe {
-            atomic::fetch_add(&raw mut self.packets, 1);
-            atomic::fetch_add(&raw mut self.bytes, u64::from(bytes))
+            atomic::fetch_add(&raw mut self.missed_bytes, u64::from(bytes));
+            atomic::fetch_add(&raw mut self.missed_packets, 1);
         }
+    }
+
+    /// Bytes and segments so far, but for a burst that goes on.
+    #[inline(always)]
+    pub fn total(&self) -> (u64, u64) {
+        (
+            self.bytes + self.missed_bytes,
+            self.packets + self.missed_packets,
+        )
     }
 }
 
 impl Sock {
-    /// Begins a new flow on this socket.
+    /// Begins another flow on a socket that had one.
     #[inline(always)]
     pub fn begin(&mut self, flow: FlowId) {
-        self.flow = flow;
         self.half = [Half::NEW; 2];
         self.burst.open = 0;
-        self.burst.told = [Told {
-            bytes: 0,
-            packets: 0,
-        }; 2];
+        self.burst.quick = 0;
+        self.burst.held = 0;
         self.early = 0;
         // The copy that an accepted socket gets may have been made while the
         // listener was held.
         self.held = 0;
+        self.begin_first(flow);
+    }
+
+    /// Begins a flow in storage that was made just now: all else is zero.
+    #[inline(always)]
+    pub fn begin_first(&mut self, flow: FlowId) {
+        self.flow = flow;
         self.control = FlowControl {
             head_cap: HEAD_CAP,
             flags: 0,
@@ -249,7 +254,7 @@ pub unsafe fn get_or_create<'a>(sk: *mut bpf_sock) -> Option<&'a mut Sock> {
     unsafe { storage(sk, u64::from(BPF_SK_STORAGE_GET_F_CREATE)).as_mut() }
 }
 
-/// As [`get_or_create`], as the caller's.
+/// As [`get_or_create`], as the caller's, for a socket of which nothing is remembered.
 ///
 /// # Safety
 /// As [`get`].
@@ -270,8 +275,7 @@ pub unsafe fn own<'a>(
     socket.tgid = caller.tgid;
     socket.start = caller.start();
     socket.protocol = protocol;
-    socket.flags = 0;
-    socket.begin(FlowId {
+    socket.begin_first(FlowId {
         cookie,
         generation: 0,
     });

@@ -1,6 +1,6 @@
 //! What was counted of datagrams, and the end of their sockets.
 
-use agent_monitor_common::event::{Burst, DatagramBurst, FlowId, Released, kind};
+use agent_monitor_common::event::{Burst, DatagramBurst, FlowId, Released, Spell, kind};
 use agent_monitor_common::limits::{BURST_BYTES, PEERS};
 use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
@@ -32,15 +32,17 @@ pub fn send(socket: &Sock, burst: &Peer, now: u64) {
                         cookie: socket.flow.cookie,
                         generation: burst.who.generation,
                     },
-                    first: burst.first,
-                    last: burst.last,
-                    bytes: burst.count,
-                    offset: burst.offset,
-                    packets: burst.packets,
-                    direction: burst.direction,
-                    data_len: 0,
-                    pad: 0,
-                    data: [0; BURST_BYTES],
+                    spell: Spell {
+                        first: burst.first,
+                        last: burst.last,
+                        bytes: burst.count,
+                        offset: burst.offset,
+                        packets: burst.packets,
+                        direction: burst.direction,
+                        data_len: 0,
+                        pad: 0,
+                        data: [0; BURST_BYTES],
+                    },
                 },
                 remote: endpoint(burst.who.ip, burst.who.port as u16),
                 protocol: burst.who.protocol,

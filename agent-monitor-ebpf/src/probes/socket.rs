@@ -118,9 +118,12 @@ pub fn release(ctx: &SockContext) {
         connect::unstarted(socket, unsafe { (*ctx.sock).state });
     }
     if socket.flags & (TAKEN_OVER | RAW) == TAKEN_OVER && socket.protocol == IPPROTO_TCP {
-        // SAFETY: no arguments.
-        let now = unsafe { bpf_ktime_get_boot_ns() };
-        burst::end(socket, now);
+        // SAFETY: no arguments; and the hook's own socket, never null.
+        let now = unsafe {
+            let now = bpf_ktime_get_boot_ns();
+            burst::end(ctx.sock, socket, now);
+            now
+        };
         // The other ring's records of the same time come after this ring's.
         let header = socket.header(kind::RELEASED, size_of::<Released>(), now + 1);
         tell_released(header, socket.flow);

@@ -71,8 +71,8 @@ pub fn state(ctx: &SockOpsContext) {
                     base: received,
                     known: 1,
                     next: received.wrapping_add(early.bytes),
-                    bytes: u64::from(early.bytes),
-                    packets: 1,
+                    missed_bytes: u64::from(early.bytes),
+                    missed_packets: 1,
                     ..Half::NEW
                 };
             }
@@ -85,8 +85,10 @@ pub fn state(ctx: &SockOpsContext) {
 /// Asks for this socket's changes of state, beside what others have asked for.
 #[inline(always)]
 fn tell_states(ctx: &SockOpsContext) {
-    let flags = ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG;
-    let _ = ctx.set_cb_flags(flags as i32);
+    let flags = ctx.cb_flags();
+    if flags & BPF_SOCK_OPS_STATE_CB_FLAG == 0 {
+        let _ = ctx.set_cb_flags((flags | BPF_SOCK_OPS_STATE_CB_FLAG) as i32);
+    }
 }
 
 #[inline(always)]
@@ -108,8 +110,8 @@ fn established(ctx: &SockOpsContext, socket: &mut Sock, way: u32) {
         socket.half[direction::IN as usize] = Half {
             base: received,
             next: received.wrapping_add(early),
-            bytes: u64::from(early),
-            packets: u64::from(early > 0),
+            missed_bytes: u64::from(early),
+            missed_packets: u64::from(early > 0),
             known: 1,
             ..Half::NEW
         };
@@ -159,18 +161,20 @@ fn payload(ctx: &SockOpsContext) -> u32 {
 fn closed(ctx: &SockOpsContext, sk: *mut bpf_sock, socket: &mut Sock, old_state: u32) {
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    burst::end(socket, now);
+    // SAFETY: a socket from the context, checked for null by the caller.
+    unsafe { burst::end(sk, socket, now) };
     // The other ring's records of the same time come after this ring's: the last
     // burst is to be told of first.
     let now = now + 1;
+    let (out, incoming) = (socket.half[0].total(), socket.half[1].total());
     emit::record::<Closed>(&EVENTS, kind::CLOSED, socket.agent, now, |record| {
         let value = Closed {
             header: socket.header(kind::CLOSED, size_of::<Closed>(), now),
             flow: socket.flow,
             local: local(ctx),
             remote: remote(ctx),
-            bytes: [socket.half[0].bytes, socket.half[1].bytes],
-            packets: [socket.half[0].packets, socket.half[1].packets],
+            bytes: [out.0, incoming.0],
+            packets: [out.1, incoming.1],
             old_state,
             error: error(sk),
             // SAFETY: the hook's context.

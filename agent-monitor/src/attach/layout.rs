@@ -62,7 +62,9 @@ fn shared() -> Vec<Shared> {
         DatagramBurst { burst, remote, protocol, pad }
         Released { header, flow }
         Head { header, flow, local, remote, direction, protocol, offset, segment_left, data_len, flags }
-        Burst { header, flow, first, last, bytes, offset, packets, direction, data_len, pad, data }
+        Burst { header, flow, spell }
+        Spell { first, last, bytes, offset, packets, direction, data_len, pad, data }
+        Bursts { header, flow, count, pad }
         Segment { header, flow, offset, bytes, direction, pad }
         Device { header, major, minor, access, class, refused, pad }
         Uncovered { header, comm, inode, socket_cgroup, remote, reason, family, protocol, pad }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use agent_monitor_common::event as wire;
 use agent_monitor_common::event::{FlowId, Header, cgroup_action, direction, kind};
-use agent_monitor_common::limits::{BURST_BYTES, CHUNK_LARGE, PATH_CAP};
+use agent_monitor_common::limits::{BURST_BYTES, BURSTS_AT_ONCE, CHUNK_LARGE, PATH_CAP};
 use bytemuck::Pod;
 use bytes::Bytes;
 
@@ -141,6 +141,8 @@ pub enum Body {
     Head(Head),
     /// Segments with no long quiet between them.
     Burst(Burst),
+    /// Several of one flow, as they ended.
+    Bursts(Vec<Burst>),
     /// A process tries to open or make a device node.
     Device(Device),
     /// A connection was there before the watch.
@@ -415,12 +417,16 @@ pub fn record(bytes: &Bytes) -> Result<Record, Error> {
         kind::ESTABLISHED => established(&bytes)?,
         kind::CLOSED => socket::closed(&bytes)?,
         kind::HEAD => head(&bytes)?,
-        kind::BURST => Body::Burst(burst(fixed::<wire::Burst>(&bytes)?.0)?),
+        kind::BURST => {
+            let (one, _) = fixed::<wire::Burst>(&bytes)?;
+            Body::Burst(burst(one.flow, &one.spell)?)
+        }
+        kind::BURSTS => bursts(&bytes)?,
         kind::DATAGRAM => datagram(&bytes)?,
         kind::DATAGRAM_BURST => {
             let (several, _) = fixed::<wire::DatagramBurst>(&bytes)?;
             Body::DatagramBurst {
-                burst: burst(several.burst)?,
+                burst: burst(several.burst.flow, &several.burst.spell)?,
                 remote: address(several.remote)?,
                 protocol: several.protocol,
             }
@@ -649,21 +655,32 @@ fn datagram(bytes: &Bytes) -> Result<Body, Error> {
     }))
 }
 
-fn burst(burst: wire::Burst) -> Result<Burst, Error> {
-    let len = size(burst.data_len)?;
+fn burst(flow: FlowId, spell: &wire::Spell) -> Result<Burst, Error> {
+    let len = size(spell.data_len)?;
     if len > BURST_BYTES {
         return Err(Error::Length);
     }
     Ok(Burst {
-        flow: burst.flow,
-        way: way(burst.direction)?,
-        first: burst.first,
-        last: burst.last,
-        bytes: burst.bytes,
-        offset: burst.offset,
-        packets: burst.packets,
-        data: Bytes::copy_from_slice(&burst.data[..len]),
+        flow,
+        way: way(spell.direction)?,
+        first: spell.first,
+        last: spell.last,
+        bytes: spell.bytes,
+        offset: spell.offset,
+        packets: spell.packets,
+        data: Bytes::copy_from_slice(&spell.data[..len]),
     })
+}
+
+fn bursts(bytes: &[u8]) -> Result<Body, Error> {
+    let (bursts, spells) = fixed::<wire::Bursts>(bytes)?;
+    let count = size(bursts.count)?;
+    if count > BURSTS_AT_ONCE || spells.len() != count * size_of::<wire::Spell>() {
+        return Err(Error::Length);
+    }
+    let spells = spells.chunks_exact(size_of::<wire::Spell>());
+    let several = spells.map(|spell| burst(bursts.flow, &bytemuck::pod_read_unaligned(spell)));
+    Ok(Body::Bursts(several.collect::<Result<_, _>>()?))
 }
 
 #[cfg(test)]

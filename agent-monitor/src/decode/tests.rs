@@ -65,7 +65,12 @@ fn samples() -> Vec<Vec<u8>> {
             },
             b"SSH-",
         ),
-        bytes::<wire::Burst>(kind::BURST, |burst| burst.data_len = 64, &[]),
+        bytes::<wire::Burst>(kind::BURST, |burst| burst.spell.data_len = 64, &[]),
+        bytes::<wire::Bursts>(
+            kind::BURSTS,
+            |bursts| bursts.count = 2,
+            &[0; 2 * size_of::<wire::Spell>()],
+        ),
         bytes::<wire::Datagram>(
             kind::DATAGRAM,
             |datagram| {
@@ -76,7 +81,7 @@ fn samples() -> Vec<Vec<u8>> {
             },
             b"\0\x01\x01\0",
         ),
-        bytes::<wire::DatagramBurst>(kind::DATAGRAM_BURST, |it| it.burst.data_len = 64, &[]),
+        bytes::<wire::DatagramBurst>(kind::DATAGRAM_BURST, |it| it.burst.spell.data_len = 64, &[]),
         bytes::<wire::Released>(kind::RELEASED, |it| it.flow.cookie = 3, &[]),
         bytes::<wire::Segment>(kind::SEGMENT, |segment| segment.bytes = 44, &[]),
         bytes::<wire::Found>(kind::FOUND, |found| found.remote = remote, &[]),

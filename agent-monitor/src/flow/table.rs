@@ -152,6 +152,11 @@ impl Table {
                 self.settle(*flow, &mut changed);
             }
             Body::Burst(burst) => self.burst(record, burst, &mut changed),
+            Body::Bursts(bursts) => {
+                for burst in bursts {
+                    self.burst(record, burst, &mut changed);
+                }
+            }
             Body::Datagram(part) => self.datagram(record, part, &mut changed),
             Body::DatagramBurst {
                 burst,

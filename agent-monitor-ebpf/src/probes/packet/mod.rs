@@ -5,6 +5,7 @@
 //! `current` is whoever was interrupted: the owner comes from the socket. Softirq
 //! re-enters while an egress program runs, so nothing is shared but the ring.
 
+pub mod batch;
 pub mod burst;
 mod datagram;
 mod head;
@@ -50,19 +51,22 @@ pub fn packet(ctx: &SkBuffContext, way: u32) {
             None => return,
         },
     };
+    if socket.flags & TAKEN_OVER != 0 && socket.tgid == 0 {
+        own(socket);
+    }
     let is_raw = socket.flags & RAW != 0;
-    if !is_raw
-        && let Some(segment) = parse::plain(ctx)
-        && tcp::pass(sk, socket, &segment, way)
-    {
-        return;
+    if !is_raw && let Some(segment) = parse::plain(ctx) {
+        if segment.len == 0 {
+            return;
+        }
+        if tcp::is_past_head(socket, &segment, way) {
+            tcp::pass(ctx, sk, socket, &segment, way);
+            return;
+        }
     }
     let Some(packet) = parse::parse(ctx, is_raw) else {
         return;
     };
-    if socket.tgid == 0 {
-        own(socket);
-    }
     if is_raw || packet.protocol != IPPROTO_TCP {
         datagram::take(ctx, sk, socket, &packet, way);
         return;
@@ -134,6 +138,19 @@ fn own(socket: &mut Sock) {
     }
 }
 
+/// Notes with the socket's owner that data came in.
+#[inline(always)]
+fn came_in(socket: &Sock, now: u64) {
+    if let Some(owner) = task::remembered(socket.tgid) {
+        // SAFETY: a value of TASKS; packets on two CPUs may mix their writes,
+        // which evidence for people can bear.
+        unsafe {
+            (*owner).last_rx_flow = socket.flow;
+            (*owner).last_rx_time = now;
+        }
+    }
+}
+
 /// Sends up what is wanted of a packet with payload.
 #[inline(always)]
 fn deliver(
@@ -147,15 +164,8 @@ fn deliver(
     if packet.len == 0 {
         return;
     }
-    if way == direction::IN
-        && let Some(owner) = task::remembered(socket.tgid)
-    {
-        // SAFETY: a value of TASKS; packets on two CPUs may mix their writes,
-        // which evidence for people can bear.
-        unsafe {
-            (*owner).last_rx_flow = socket.flow;
-            (*owner).last_rx_time = now;
-        }
+    if way == direction::IN {
+        came_in(socket, now);
     }
     let offset = counted.offset;
     if offset < socket.control.head_cap {

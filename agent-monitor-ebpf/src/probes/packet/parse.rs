@@ -35,13 +35,15 @@ pub struct Packet {
 pub struct Plain {
     /// Sequence number, host order.
     pub sequence: u32,
+    /// Where the payload begins.
+    pub payload: u32,
     /// Payload bytes.
     pub len: u32,
 }
 
 /// Reads the headers of a [`Plain`] segment without a call: TCP has made sure that
 /// they lie in one piece (tcp_v4_rcv, net/ipv4/tcp_ipv4.c). Nothing for others,
-/// and for those that carry SYN.
+/// and for data that comes with SYN.
 #[inline(always)]
 pub fn plain(ctx: &SkBuffContext) -> Option<Plain> {
     // SAFETY: the hook's context, a member at a time.
@@ -81,13 +83,15 @@ pub fn plain(ctx: &SkBuffContext) -> Option<Plain> {
     };
     // SAFETY: the comparison of each branch; packets need not be aligned.
     let tcp = unsafe { ((data + header) as *const Tcp).read_unaligned() };
-    if (tcp[3] >> 8) as u8 & TCP_SYN != 0 {
+    let payload = header as u32 + ((tcp[3] >> 4) & 0xf) * 4;
+    let len = total.saturating_sub(payload);
+    if len > 0 && (tcp[3] >> 8) as u8 & TCP_SYN != 0 {
         return None;
     }
-    let payload = header as u32 + ((tcp[3] >> 4) & 0xf) * 4;
     Some(Plain {
         sequence: u32::from_be(tcp[1]),
-        len: total.saturating_sub(payload),
+        payload,
+        len,
     })
 }
 

@@ -3,39 +3,41 @@
 use agent_monitor_common::event::direction;
 use agent_monitor_common::policy::FLOW_SEGMENTS;
 use aya_ebpf::bindings::bpf_sock;
-use aya_ebpf::helpers::generated::bpf_tcp_sock;
+use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_tcp_sock};
 use aya_ebpf::programs::SkBuffContext;
 
+use super::Counted;
+use super::burst::{self, Payload};
 use super::parse::{Packet, Plain};
-use super::{Counted, burst};
 use crate::sock::{ESTABLISHED, Half, Sock};
 
 /// Largest receive window, with the largest scale (RFC 7323, 2.3).
 const MAX_WINDOW: i32 = 1 << 30;
 
-/// Counts a segment in the middle of a burst, of which nothing goes up: most
-/// segments, in a few instructions. `false` if it is another.
+/// Whether nothing of a segment goes up but what is counted.
 #[inline(always)]
-pub fn pass(sk: *mut bpf_sock, socket: &mut Sock, segment: &Plain, way: u32) -> bool {
-    if socket.flags & ESTABLISHED == 0 {
-        return false;
-    }
-    if segment.len == 0 {
-        return true;
-    }
+pub fn is_past_head(socket: &Sock, segment: &Plain, way: u32) -> bool {
+    let half = &socket.half[(way & 1) as usize];
+    socket.flags & ESTABLISHED != 0
+        && half.known != 0
+        && segment.sequence.wrapping_sub(half.base) >= socket.control.head_cap
+        && socket.control.flags & FLOW_SEGMENTS == 0
+}
+
+/// Counts a segment for which [`is_past_head`] holds: most segments.
+#[inline(always)]
+pub fn pass(ctx: &SkBuffContext, sk: *mut bpf_sock, socket: &mut Sock, segment: &Plain, way: u32) {
     let half = &mut socket.half[(way & 1) as usize];
-    if half.known == 0
-        || segment.sequence.wrapping_sub(half.base) < socket.control.head_cap
-        || socket.control.flags & FLOW_SEGMENTS != 0
-        || !burst::goes_on(&socket.burst, way)
-    {
-        return false;
+    let payload = Payload {
+        at: segment.payload,
+        len: segment.len,
+        new: fresh(sk, half, segment.sequence, segment.len, way, true),
+    };
+    if payload.new > 0 {
+        // SAFETY: no arguments.
+        let clock = || unsafe { bpf_ktime_get_boot_ns() };
+        burst::count(ctx, sk, socket, &payload, way, clock);
     }
-    let new = fresh(sk, half, segment.sequence, segment.len, way, true);
-    if new > 0 {
-        half.add(new);
-    }
-    true
 }
 
 /// Counts the segment into its direction and into a burst.
@@ -57,11 +59,18 @@ pub fn count(
     let half = &mut socket.half[(way & 1) as usize];
     half.begin_at(start);
     let offset = start.wrapping_sub(half.base);
-    let new = fresh(sk, half, start, packet.len, way, established);
-    if new > 0 {
-        burst::count(ctx, socket, packet, way, new, now);
+    let payload = Payload {
+        at: packet.payload,
+        len: packet.len,
+        new: fresh(sk, half, start, packet.len, way, established),
+    };
+    if payload.new > 0 {
+        burst::count(ctx, sk, socket, &payload, way, || now);
     }
-    Counted { offset, new }
+    Counted {
+        offset,
+        new: payload.new,
+    }
 }
 
 /// How many of the `len` bytes from `start` on were not seen before.
