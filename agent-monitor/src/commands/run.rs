@@ -115,6 +115,7 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
 
     let mut events = Vec::new();
     let watched = watch::start(selectors, rules, pinned, &mut events).and_then(|live| {
+        give_back();
         let outlets = Outlets {
             path: &config.store.path,
             store: &store,
@@ -135,6 +136,16 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     });
     watched?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Gives memory back to the system that loading took: the kernel's types alone
+/// are some megabytes, which the allocator would keep as long as the daemon runs.
+fn give_back() {
+    // SAFETY: no pointers, and may be called from any thread (malloc_trim(3)).
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// Where the daemon tells what it knows.

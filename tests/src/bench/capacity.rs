@@ -24,6 +24,9 @@ const SUSTAINED: u64 = 100_000;
 /// Flows and processes that live while memory is measured.
 const FLOWS: u64 = 10_000;
 const PROCESSES: u64 = FLOWS / 5;
+/// Agents that they are spread over: one alone may not cause so many records in a
+/// second, and has only so many flows looked at for relays.
+const HOLDERS: u64 = 10;
 /// Open files of the process that makes them, and some.
 const FILES: u64 = FLOWS + PROCESSES + 500;
 
@@ -175,12 +178,17 @@ fn decode_to_rules(extent: Extent) -> Result<Row> {
 fn memory() -> Result<Row> {
     eprintln!("{FLOWS} live flows and {PROCESSES} processes");
     let port = Server::Keep.start()?;
-    let agents = Agents::new(1)?;
+    let agents = Agents::new(HOLDERS)?;
     let daemon = Daemon::start()?;
-    let mut worker = Worker::start(Kind::Hold, &agents.0[0], port, &[])?;
+    let mut workers = Vec::new();
+    for agent in &agents.0 {
+        workers.push(Worker::start(Kind::Hold, agent, port, &[])?);
+    }
     // In steps: 10,000 connections at once would be another test.
     for _ in 0..FLOWS / 500 {
-        worker.run(500)?;
+        for worker in &mut workers {
+            worker.run(500 / HOLDERS)?;
+        }
         thread::sleep(Duration::from_millis(50));
     }
     let (_, lost) = daemon.settle()?;

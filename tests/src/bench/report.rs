@@ -60,9 +60,11 @@ fn write(to: &mut String, extent: Extent, costs: &Costs, rows: &[Row]) -> std::f
     writeln!(to, "## Budgets\n")?;
     writeln!(
         to,
-        "Nanoseconds are those of our programs by the kernel's statistics, the cost of counting\n\
-         included (see \"nothing\" below). ± is half of the 95 % interval of the mean over the\n\
-         rounds; an interval that spans the budget is inconclusive, which is not met.\n"
+        "Nanoseconds are those of our programs by the kernel's statistics, which read the clock\n\
+         twice a run and count that too. What they count in the same round for as many runs of\n\
+         programs that do nothing (see \"nothing\" below) is taken off; the figure before that is\n\
+         printed beside it. ± is half of the 95 % interval of the mean over the rounds; an\n\
+         interval that spans the budget is inconclusive, which is not met.\n"
     )?;
     table(
         to,
@@ -81,7 +83,7 @@ fn write(to: &mut String, extent: Extent, costs: &Costs, rows: &[Row]) -> std::f
         to,
         "`wall` is the time of the operation over the same unmonitored, pair by pair of a round,\n\
          with its 95 % interval. `programs` is the kernel's count for the subject's programs, per\n\
-         operation; `a run` per run of those attached to cgroups: for stream and ping-pong, per\n\
+         operation, nothing taken off; `a run` per run of those attached to cgroups: for stream and ping-pong, per\n\
          segment. \"nothing\" are programs that do nothing at agent-monitor's hooks. bpftrace and\n\
          execsnoop look at the whole node and are asked for events, not for bytes; strace is here\n\
          for scale.\n"

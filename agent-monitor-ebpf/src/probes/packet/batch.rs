@@ -16,6 +16,10 @@ use crate::emit;
 use crate::maps::{BATCHES, PAYLOAD};
 use crate::sock::Sock;
 
+/// Bursts in quick succession that count: after some pauses in a row, those that
+/// follow are told of one by one again.
+const MOST_QUICK: u32 = QUICK_BURSTS << 2;
+
 /// Value of [`BATCHES`]: a record as it is sent. Belongs to who holds the socket.
 #[repr(C)]
 pub struct Batch {
@@ -30,8 +34,13 @@ pub fn keep(sk: *mut bpf_sock, socket: &mut Sock, ended: &Ended, now: u64) -> bo
     let burst = &mut socket.burst;
     let quick = now.saturating_sub(burst.ended) < QUICK_NS;
     burst.ended = now;
-    burst.quick = if quick { burst.quick + 1 } else { 0 };
-    if burst.quick < QUICK_BURSTS && burst.held == 0 {
+    // A pause halves it: who goes on as before need not begin anew.
+    burst.quick = if quick {
+        (burst.quick + 1).min(MOST_QUICK)
+    } else {
+        burst.quick / 2
+    };
+    if (burst.quick < QUICK_BURSTS || !quick) && burst.held == 0 {
         return false;
     }
     // SAFETY: a socket from the context, checked for null by the caller.
@@ -44,7 +53,8 @@ pub fn keep(sk: *mut bpf_sock, socket: &mut Sock, ended: &Ended, now: u64) -> bo
     }
     batch.spells[burst.held as usize % BURSTS_AT_ONCE] = ended.spell(burst);
     burst.held += 1;
-    if burst.held >= BURSTS_AT_ONCE as u64 || now.saturating_sub(burst.held_since) >= QUICK_NS {
+    let late = now.saturating_sub(burst.held_since) >= QUICK_NS;
+    if burst.held >= BURSTS_AT_ONCE as u64 || late || !quick {
         send(socket, batch, now);
     }
     true
