@@ -238,6 +238,22 @@ pub struct RecordArgs {
     /// Stop after this long (500ms, 10s, 1m) instead of at Ctrl-C
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
     pub duration: Option<Duration>,
+    /// Stop before the file is larger than this (500k, 100M, 2G)
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub max_size: Option<u64>,
+    /// What to keep of what agents say: the first bytes that the detectors read, or nothing but
+    /// sizes and times, so that a replay recognises no protocol by its bytes
+    #[arg(long, value_name = "WHAT", default_value = "heads")]
+    pub payload: Payload,
+}
+
+/// What a recording keeps of what agents say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Payload {
+    /// What the kernel side sends up.
+    Heads,
+    /// Nothing.
+    None,
 }
 
 /// Arguments of `replay`.
@@ -442,4 +458,17 @@ fn parse_net(text: &str) -> Result<IpNet, String> {
     text.parse::<IpNet>()
         .or_else(address)
         .map_err(|_| format!("`{text}` is neither a network such as 10.7.0.0/16 nor an address"))
+}
+
+/// A number of bytes, in thousands, millions or thousands of millions with k, M or G.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let (digits, unit) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 1_000),
+        Some((at, 'M')) => (&text[..at], 1_000_000),
+        Some((at, 'G')) => (&text[..at], 1_000_000_000),
+        _ => (text, 1),
+    };
+    let number = digits.parse::<u64>().ok();
+    let bytes = number.and_then(|number| number.checked_mul(unit));
+    bytes.ok_or_else(|| format!("`{text}` is no size such as 500k, 100M or 2G"))
 }

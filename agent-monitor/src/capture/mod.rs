@@ -2,5 +2,6 @@
 //! stands in for the kernel where there are only packets.
 
 pub mod packets;
+pub mod payload;
 pub mod recording;
 pub mod rings;

@@ -19,6 +19,8 @@ use std::path::Path;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::payload;
+
 /// What every recording begins with.
 pub const MAGIC: &[u8; 4] = b"AGMR";
 const VERSION: u32 = 1;
@@ -103,9 +105,30 @@ pub fn create(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+/// What a recording may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Bytes of the file.
+    pub size: u64,
+    /// Whether what agents said is kept, as far as it was captured.
+    pub payload: bool,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            size: u64::MAX,
+            payload: true,
+        }
+    }
+}
+
 /// Writes a recording.
 pub struct Writer<W: Write> {
     to: W,
+    bounds: Bounds,
+    written: u64,
+    is_full: bool,
 }
 
 impl<W: Write> Writer<W> {
@@ -113,10 +136,15 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     /// Writing failed.
-    pub fn new(mut to: W, about: &About) -> io::Result<Self> {
+    pub fn new(mut to: W, about: &About, bounds: Bounds) -> io::Result<Self> {
         to.write_all(MAGIC)?;
         to.write_all(&VERSION.to_le_bytes())?;
-        let mut writer = Self { to };
+        let mut writer = Self {
+            to,
+            bounds,
+            written: 8,
+            is_full: false,
+        };
         writer.frame(ABOUT, &serde_json::to_vec(about)?)?;
         Ok(writer)
     }
@@ -126,7 +154,15 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// Writing failed.
     pub fn record(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.frame(RECORD, bytes)
+        match payload::removed(bytes) {
+            Some(removed) if !self.bounds.payload => self.frame(RECORD, &removed),
+            _ => self.frame(RECORD, bytes),
+        }
+    }
+
+    /// Whether something did not fit: the recording ended before it.
+    pub fn is_full(&self) -> bool {
+        self.is_full
     }
 
     /// Adds an agent.
@@ -148,6 +184,12 @@ impl<W: Write> Writer<W> {
 
     fn frame(&mut self, kind: u32, payload: &[u8]) -> io::Result<()> {
         let length = u32::try_from(payload.len()).map_err(io::Error::other)?;
+        let size = self.written + 12 + u64::from(length);
+        self.is_full |= size > self.bounds.size;
+        if self.is_full {
+            return Ok(());
+        }
+        self.written = size;
         self.to.write_all(&length.to_le_bytes())?;
         self.to.write_all(&checksum(kind, payload).to_le_bytes())?;
         self.to.write_all(&kind.to_le_bytes())?;
@@ -253,7 +295,8 @@ mod tests {
             cgroup: "/a".into(),
         };
         let mut bytes = Vec::new();
-        let mut writer = Writer::new(&mut bytes, &about).expect("a Vec takes all");
+        let mut writer =
+            Writer::new(&mut bytes, &about, Bounds::default()).expect("a Vec takes all");
         writer.agent(&agent).expect("a Vec takes all");
         writer.record(b"one").expect("a Vec takes all");
         writer.record(b"two").expect("a Vec takes all");
@@ -289,6 +332,36 @@ mod tests {
         }
         assert_eq!(fs::read(&target).expect("it is there"), b"kept");
         assert!(link.is_symlink());
+    }
+
+    #[test]
+    fn a_recording_ends_before_what_does_not_fit() {
+        let about = About {
+            node: "n".into(),
+            kernel: "6.1".into(),
+            boot_epoch: 5,
+        };
+        let written = |size| {
+            let bounds = Bounds {
+                size,
+                payload: true,
+            };
+            let mut bytes = Vec::new();
+            let mut writer = Writer::new(&mut bytes, &about, bounds).expect("a Vec takes all");
+            for record in [&b"a record"[..], &[b'x'; 40], b"a"] {
+                writer.record(record).expect("a Vec takes all");
+            }
+            (writer.is_full(), bytes)
+        };
+        let (_, whole) = written(u64::MAX);
+        for size in 8..=whole.len() {
+            let (is_full, bytes) = written(size as u64);
+            assert_eq!(is_full, size < whole.len(), "{size}");
+            assert!(bytes.len() <= size && whole.starts_with(&bytes), "{size}");
+            if let Ok(reader) = Reader::new(&bytes[..]) {
+                reader.for_each(|frame| drop(frame.expect("every frame is whole")));
+            }
+        }
     }
 
     #[test]

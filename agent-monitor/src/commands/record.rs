@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use super::{privileges, watch};
-use crate::capture::recording::{About, Writer, create};
+use crate::capture::recording::{About, Bounds, Writer, create};
 use crate::capture::rings::boot_epoch;
-use crate::cli::RecordArgs;
+use crate::cli::{Payload, RecordArgs};
 use crate::enrich::selector::Selector;
 use crate::rules::set::RuleSet;
 
@@ -32,12 +32,17 @@ pub fn run(args: RecordArgs) -> Result<ExitCode> {
     let stop = watch::stop_on_signals()?;
     let selectors = args.agents.agents.iter().map(|text| text.parse());
     let selectors = selectors.collect::<Result<_, _>>()?;
-    record(selectors, &args.file, args.duration, &stop)?;
+    let bounds = Bounds {
+        size: args.max_size.unwrap_or(u64::MAX),
+        payload: args.payload == Payload::Heads,
+    };
+    record(selectors, &args.file, args.duration, bounds, &stop)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Records until `stop` is set, or for as long as `time` says. The file holds
-/// what agents sent and were sent, so it is made as [`create`] does.
+/// Records until `stop` is set, for as long as `time` says, or until `bounds` let no
+/// more into the file. It holds what agents sent and were sent, so it is made as
+/// [`create`] does.
 ///
 /// # Errors
 /// The watch cannot be started, or the file cannot be written.
@@ -45,6 +50,7 @@ pub fn record(
     selectors: Vec<Selector>,
     file: &Path,
     time: Option<Duration>,
+    bounds: Bounds,
     stop: &AtomicBool,
 ) -> Result<()> {
     let cannot = || format!("cannot write the recording {}", file.display());
@@ -59,13 +65,20 @@ pub fn record(
             .into_owned(),
         boot_epoch: boot_epoch(),
     };
-    live.record_to(Writer::new(BufWriter::new(to), &about).with_context(cannot)?)?;
+    let writer = Writer::new(BufWriter::new(to), &about, bounds).with_context(cannot)?;
+    live.record_to(writer)?;
     eprintln!("recording to {}; stop with Ctrl-C", file.display());
     let until = time.map(|time| Instant::now() + time);
-    while !stop.load(Ordering::Relaxed) && until.is_none_or(|until| Instant::now() < until) {
+    while !stop.load(Ordering::Relaxed)
+        && until.is_none_or(|until| Instant::now() < until)
+        && !live.recording_is_full()
+    {
         live.step(&mut events)?;
         events.clear();
     }
     live.take_rest(&mut events)?;
+    if live.recording_is_full() {
+        eprintln!("the recording is as large as it may be");
+    }
     live.finish_recording().with_context(cannot)
 }

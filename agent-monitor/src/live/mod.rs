@@ -203,6 +203,11 @@ impl Live {
         Ok(())
     }
 
+    /// Whether there is a recording into which nothing more fits.
+    pub fn recording_is_full(&self) -> bool {
+        self.recording.as_ref().is_some_and(Writer::is_full)
+    }
+
     /// Ends the recording, if there is one.
     ///
     /// # Errors

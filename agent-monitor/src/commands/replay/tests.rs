@@ -9,7 +9,7 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 
 use super::replay;
-use crate::capture::recording::{About, RecordedAgent, Writer};
+use crate::capture::recording::{About, Bounds, RecordedAgent, Writer};
 
 const BOOT: u64 = 0xabc;
 
@@ -35,7 +35,7 @@ fn recording() -> Vec<u8> {
         ..bytemuck::Zeroable::zeroed()
     };
     let mut bytes = Vec::new();
-    let mut writer = Writer::new(&mut bytes, &about).expect("a Vec takes all");
+    let mut writer = Writer::new(&mut bytes, &about, Bounds::default()).expect("a Vec takes all");
     writer.agent(&agent("one", 7)).expect("a Vec takes all");
     writer
         .record(bytemuck::bytes_of(&exit))
