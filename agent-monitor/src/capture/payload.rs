@@ -1,6 +1,6 @@
 //! Records without what agents said: sizes, times and addresses stay.
 
-use agent_monitor_common::event::{Burst, Datagram, DatagramBurst, Head, kind};
+use agent_monitor_common::event::{Burst, Bursts, Datagram, DatagramBurst, Head, Spell, kind};
 use bytemuck::Pod;
 
 use crate::decode;
@@ -17,15 +17,28 @@ pub fn removed(record: &[u8]) -> Option<Vec<u8>> {
             datagram.header.len = len::<Datagram>();
             (datagram.captured, datagram.offset, datagram.data_len) = (0, 0, 0);
         }),
-        kind::BURST => changed(record, clear),
-        kind::DATAGRAM_BURST => changed(record, |it: &mut DatagramBurst| clear(&mut it.burst)),
+        kind::BURST => changed(record, |it: &mut Burst| clear(&mut it.spell)),
+        kind::BURSTS => without_first_bytes(record),
+        kind::DATAGRAM_BURST => changed(record, |it: &mut DatagramBurst| {
+            clear(&mut it.burst.spell);
+        }),
         _ => None,
     }
 }
 
-fn clear(burst: &mut Burst) {
-    burst.data.fill(0);
-    burst.data_len = 0;
+fn clear(spell: &mut Spell) {
+    spell.data.fill(0);
+    spell.data_len = 0;
+}
+
+/// Several bursts in one record. What is no whole one is left out.
+fn without_first_bytes(record: &[u8]) -> Option<Vec<u8>> {
+    let (head, spells) = record.split_at_checked(size_of::<Bursts>())?;
+    let mut removed = head.to_vec();
+    for spell in spells.chunks_exact(size_of::<Spell>()) {
+        removed.extend(changed(spell, clear)?);
+    }
+    Some(removed)
 }
 
 fn len<T>() -> u32 {
@@ -85,5 +98,43 @@ mod tests {
             }
         }
         assert!(shorter > 100 && all > shorter);
+    }
+
+    #[test]
+    fn no_record_of_any_kind_keeps_bytes_that_were_said() {
+        const SAID: u8 = 0xa5;
+        fn record<T: Pod>(kind: u32, more: usize) -> Vec<u8> {
+            let mut bytes = vec![SAID; size_of::<T>() + more];
+            bytes[..4].copy_from_slice(&kind.to_le_bytes());
+            bytes
+        }
+        // Everything is the byte that was said, payload and counters alike: what may
+        // be left of it is the record without its payload.
+        let spell = size_of::<Spell>();
+        let first_bytes = 64;
+        for (bytes, most) in [
+            (record::<Head>(kind::HEAD, 100), size_of::<Head>()),
+            (
+                record::<Datagram>(kind::DATAGRAM, 100),
+                size_of::<Datagram>(),
+            ),
+            (
+                record::<Burst>(kind::BURST, 0),
+                size_of::<Burst>() - first_bytes,
+            ),
+            (
+                record::<DatagramBurst>(kind::DATAGRAM_BURST, 0),
+                size_of::<DatagramBurst>() - first_bytes,
+            ),
+            (
+                record::<Bursts>(kind::BURSTS, 3 * spell),
+                size_of::<Bursts>() + 3 * (spell - first_bytes),
+            ),
+        ] {
+            let kind = bytes[0];
+            let left = removed(&bytes).expect("it has payload");
+            let said = left.iter().filter(|byte| **byte == SAID).count();
+            assert!(said < most, "kind {kind}: {said} of at most {most}");
+        }
     }
 }
