@@ -44,6 +44,10 @@ pub enum Command {
     Run(RunArgs),
     /// Show events as they happen
     Tail(TailArgs),
+    /// Show stored alerts, the newest revision of each incident
+    Alerts(AlertsArgs),
+    /// Show how sinks are doing, and see to what a receiver refused
+    Sinks(SinksArgs),
     /// Show what the daemon watches, and whether it misses anything
     Status(StatusArgs),
     /// Say whether this machine can run agent-monitor, and what to change if not
@@ -194,6 +198,96 @@ pub struct TailArgs {
         help_heading = "Output"
     )]
     pub color: Color,
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub socket: SocketArgs,
+}
+
+/// Arguments of `alerts`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  agent-monitor alerts --since 1d --min-severity high
+  agent-monitor alerts reverse-ssh-tunnel-db3d26def6c1516c     all of one incident, with its evidence
+  agent-monitor alerts --output json | jq -r .alert.summary
+
+New alerts as they come: agent-monitor tail --kind alert.")]
+pub struct AlertsArgs {
+    /// Show every revision of this incident, in full
+    #[arg(value_name = "INCIDENT")]
+    pub incident: Option<String>,
+    /// Only what was told since then: an age (10m, 1h30m, 2d) or an RFC 3339 time
+    #[arg(long, value_name = "TIME", value_parser = parse_since, help_heading = "Filters")]
+    pub since: Option<Timestamp>,
+    /// Only agents whose name or id contains this or, with * ? [ {, matches it; may be repeated
+    #[arg(
+        long = "agent",
+        value_name = "PATTERN",
+        value_parser = check_agent,
+        help_heading = "Filters"
+    )]
+    pub agents: Vec<String>,
+    /// Only this rule's
+    #[arg(long, value_name = "ID", help_heading = "Filters")]
+    pub rule: Option<String>,
+    /// Only of at least this severity
+    #[arg(
+        long,
+        value_name = "SEVERITY",
+        value_parser = PossibleValuesParser::new(SEVERITIES),
+        help_heading = "Filters"
+    )]
+    pub min_severity: Option<String>,
+    /// At most N, the newest
+    #[arg(short, value_name = "N", default_value = "100", help_heading = "Filters",
+          value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub n: u16,
+    /// How alerts are shown.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub socket: SocketArgs,
+}
+
+/// Arguments of `sinks`.
+#[derive(Debug, Args)]
+pub struct SinksArgs {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub command: SinksCommand,
+}
+
+/// What to do with sinks.
+#[derive(Debug, Subcommand)]
+pub enum SinksCommand {
+    /// Show every sink: what it is, and whether it is well
+    List(SinksListArgs),
+    /// Show how far every sink is, and why one is behind
+    Status(SinksListArgs),
+    /// Deliver dead letters once more, and go on at once with what waits (root)
+    Retry(SinksOrderArgs),
+    /// Delete dead letters: alerts that the receiver refused (root)
+    DropDeadLetters(SinksOrderArgs),
+}
+
+/// Arguments of `sinks list` and `sinks status`.
+#[derive(Debug, Args)]
+pub struct SinksListArgs {
+    /// How sinks are shown.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub socket: SocketArgs,
+}
+
+/// Arguments of `sinks retry` and `sinks drop-dead-letters`.
+#[derive(Debug, Args)]
+pub struct SinksOrderArgs {
+    /// The sink's name in the configuration
+    #[arg(value_name = "SINK")]
+    pub name: String,
     /// Where the daemon is.
     #[command(flatten)]
     pub socket: SocketArgs,

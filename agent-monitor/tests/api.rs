@@ -1,5 +1,7 @@
 //! The daemon's interface over a real socket: server, client, and who is let in.
 
+mod common;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -58,7 +60,8 @@ impl Daemon {
             }),
             _ => Err("x.yaml:3: a rule has no `id`".to_owned()),
         });
-        let server = tokio::spawn(serve(socket, hub.clone(), status, reload, async {
+        let sources = common::sources(dir.path(), hub.clone(), status, reload);
+        let server = tokio::spawn(serve(socket, sources, async {
             let _ = stopped.await;
         }));
         Self {

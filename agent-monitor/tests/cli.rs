@@ -1,5 +1,7 @@
 //! The command line: what is typed, what is said, which code comes back.
 
+mod common;
+
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -12,6 +14,7 @@ use agent_monitor::api::socket::Socket;
 use agent_monitor::api::status::{State, Status};
 use agent_monitor::event::{Body, Event, Exec, Timestamp};
 use agent_monitor::rules::reload::Loaded;
+use agent_monitor::store::Store;
 use assert_cmd::cargo::cargo_bin_cmd;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -104,6 +107,7 @@ struct Daemon {
     hub: Hub,
     state: Arc<Mutex<State>>,
     socket: PathBuf,
+    store: Store,
     stop: Option<oneshot::Sender<()>>,
     server: Option<tokio::task::JoinHandle<()>>,
     _dir: tempfile::TempDir,
@@ -125,7 +129,9 @@ impl Daemon {
             ..Status::default()
         });
         let reload = Arc::new(|| Ok(Loaded::default()));
-        let server = runtime.spawn(serve(socket, hub.clone(), status, reload, async {
+        let sources = common::sources(dir.path(), hub.clone(), status, reload);
+        let store = sources.store.clone();
+        let server = runtime.spawn(serve(socket, sources, async {
             let _ = stopped.await;
         }));
         drop(guard);
@@ -135,6 +141,7 @@ impl Daemon {
             hub,
             state,
             socket: path,
+            store,
             stop,
             server,
             _dir: dir,
@@ -345,4 +352,71 @@ fn config_says_what_is_wrong_and_shows_where_each_value_is_from() {
     let refused = agent_monitor(&["config", "check", place]).code(1);
     let said = text(&refused.get_output().stderr);
     assert!(said.contains("did you mean `group`?"), "{said}");
+}
+
+#[test]
+fn alerts_are_listed_and_chosen_and_one_incident_is_shown_in_full() {
+    let daemon = Daemon::start(State::Attached);
+    for (n, agent) in [(1, "web"), (2, "db"), (3, "web")] {
+        let alert = common::alert_saying(n, agent, &format!("deed \u{1b}[2J {n}"));
+        daemon.store.append(&alert).expect("a store of its own");
+    }
+    let told = |args: &[&str]| {
+        let output = end(spawn(&daemon.socket, &[&["alerts"], args].concat()));
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    assert_eq!(told(&[]).lines().count(), 3, "JSON in a pipe");
+    assert_eq!(told(&["--agent", "web"]).lines().count(), 2);
+    assert_eq!(
+        told(&["--rule", "reverse-shell", "-n", "1"])
+            .lines()
+            .count(),
+        1
+    );
+    for nothing in [
+        ["--rule", "no-such-rule"],
+        ["--since", "2031-01-01T00:00:00Z"],
+        ["--agent", "nobody"],
+    ] {
+        assert_eq!(told(&nothing), "", "{nothing:?}");
+    }
+    let table = told(&["--output", "pretty", "--min-severity", "critical"]);
+    let mut lines = table.lines();
+    assert!(
+        lines
+            .next()
+            .is_some_and(|it| it.contains("LAST SEEN (UTC)")),
+        "{table}"
+    );
+    let first = lines.next().unwrap_or_default();
+    for part in ["critical/high", "web", "incident-1", r"deed \u{1b}[2J 1"] {
+        assert!(first.contains(part), "no {part} in {table}");
+    }
+    let shown = told(&["--output", "pretty", "incident-2"]);
+    assert!(
+        shown.contains("ALERT critical/high reverse-shell"),
+        "{shown}"
+    );
+
+    let output = end(spawn(&daemon.socket, &["alerts", "no-such-incident"]));
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = text(&output.stderr);
+    assert!(stderr.contains("no alert of the incident"), "{stderr}");
+}
+
+#[test]
+fn sinks_that_are_not_there_are_said_so() {
+    let daemon = Daemon::start(State::Attached);
+    let output = end(spawn(
+        &daemon.socket,
+        &["sinks", "list", "--output", "pretty"],
+    ));
+    assert!(text(&output.stdout).starts_with("there are no sinks"));
+    for order in ["retry", "drop-dead-letters"] {
+        let output = end(spawn(&daemon.socket, &["sinks", order, "a b/c"]));
+        assert_eq!(output.status.code(), Some(1));
+        let stderr = text(&output.stderr);
+        assert!(stderr.contains("there is no sink \"a b/c\""), "{stderr}");
+    }
 }

@@ -249,7 +249,7 @@ fn a_newer_database_is_refused_and_left_as_it_is() {
             error,
             StoreError::Newer {
                 found: 7,
-                known: 2,
+                known: 3,
                 ..
             }
         ),

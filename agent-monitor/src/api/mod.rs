@@ -1,8 +1,11 @@
 //! The daemon's interface: HTTP/1.1 over a Unix socket, and its client.
 //!
-//! `GET /v1/events` streams events as NDJSON, `GET /v1/status` answers one JSON
-//! object, `POST /v1/rules/reload` has rules read again, for root. The command line is one client, `curl --unix-socket` another.
+//! `GET /v1/events` streams events as NDJSON, `GET /v1/alerts` answers with stored
+//! alerts, `GET /v1/status` with one JSON object. For root: `POST /v1/rules/reload` has
+//! rules read again, `POST /v1/sinks/NAME/retry` and `…/drop-dead-letters` see to dead
+//! letters. The command line is one client, `curl --unix-socket` another.
 
+pub mod alerts;
 pub mod client;
 pub mod hub;
 pub mod metrics;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use globset::{Glob, GlobMatcher};
 
-use crate::event::{Agent, Body, Event, Severity, Timestamp};
+use crate::event::{Body, Event, Severity, Timestamp};
 
 /// Names of severities, from the least.
 pub const SEVERITIES: [&str; 5] = ["info", "low", "medium", "high", "critical"];
@@ -94,7 +94,10 @@ impl Filter {
 
     fn matches_agent(&self, event: &Event) -> bool {
         match &event.agent {
-            Some(agent) => self.agents.iter().any(|pattern| pattern.matches(agent)),
+            Some(agent) => self
+                .agents
+                .iter()
+                .any(|pattern| pattern.matches([&agent.name, &agent.id])),
             None => matches!(event.body, Body::Loss(_) | Body::Gap(_)),
         }
     }
@@ -119,13 +122,13 @@ impl Filter {
 /// A pattern for an agent's name or id: a glob when it has one of `*?[{`, else
 /// a part of either.
 #[derive(Clone, Debug)]
-enum AgentPattern {
+pub(super) enum AgentPattern {
     Glob(GlobMatcher),
     Part(String),
 }
 
 impl AgentPattern {
-    fn parse(pattern: &str) -> Result<Self, String> {
+    pub(super) fn parse(pattern: &str) -> Result<Self, String> {
         if pattern.contains(['*', '?', '[', '{']) {
             let glob = Glob::new(pattern).map_err(|error| format!("agent={pattern}: {error}"))?;
             Ok(Self::Glob(glob.compile_matcher()))
@@ -134,8 +137,9 @@ impl AgentPattern {
         }
     }
 
-    fn matches(&self, agent: &Agent) -> bool {
-        [&agent.name, &agent.id].into_iter().any(|text| match self {
+    /// Whether it matches an agent's name or id.
+    pub(super) fn matches(&self, names: [&str; 2]) -> bool {
+        names.into_iter().any(|text| match self {
             Self::Glob(glob) => glob.is_match(text),
             Self::Part(part) => text.contains(part.as_str()),
         })
@@ -181,7 +185,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("{text:?} is not a length of time like 500ms, 10s or 1h30m"))
 }
 
-fn parse_severity(name: &str) -> Result<Severity, String> {
+pub(super) fn parse_severity(name: &str) -> Result<Severity, String> {
     match name {
         "info" => Ok(Severity::Info),
         "low" => Ok(Severity::Low),
@@ -198,7 +202,7 @@ fn parse_severity(name: &str) -> Result<Severity, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Cgroup, Loss};
+    use crate::event::{Agent, Cgroup, Loss};
 
     fn event(agent: Option<(&str, &str)>, body: Body) -> Event {
         let agent = agent.map(|(id, name)| {

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{RawQuery, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -12,12 +12,15 @@ use axum::{Extension, Json, Router};
 use futures_util::stream;
 use serde_json::json;
 
+use super::alerts::AlertQuery;
 use super::hub::{Hub, Subscription};
 use super::query::EventQuery;
 use super::socket::Peer;
 use super::status::Status;
 use crate::event::Event;
 use crate::rules::reload::Loaded;
+use crate::sinks::{Order, Sinks};
+use crate::store::Store;
 
 /// Makes the daemon's status when it is asked for.
 pub type StatusSource = Arc<dyn Fn() -> Status + Send + Sync>;
@@ -25,34 +28,42 @@ pub type StatusSource = Arc<dyn Fn() -> Status + Send + Sync>;
 /// Has the daemon read its rules again.
 pub type Reload = Arc<dyn Fn() -> Result<Loaded, String> + Send + Sync>;
 
+const NDJSON: (header::HeaderName, &str) = (header::CONTENT_TYPE, "application/x-ndjson");
 /// Events that wait are written together up to about this many bytes.
 const CHUNK: usize = 64 * 1024;
 
+/// What answers are made of.
 #[derive(Clone)]
-struct Sources {
-    hub: Hub,
-    status: StatusSource,
-    reload: Reload,
+pub struct Sources {
+    /// Events.
+    pub hub: Hub,
+    /// The status.
+    pub status: StatusSource,
+    /// Reads rules again.
+    pub reload: Reload,
+    /// Alerts.
+    pub store: Store,
+    /// Takes orders.
+    pub sinks: Arc<Sinks>,
 }
 
 /// The routes of a client that is admitted.
-pub(super) fn admitted(hub: Hub, status: StatusSource, reload: Reload) -> Router {
+pub(super) fn admitted(sources: Sources) -> Router {
     Router::new()
         .route("/v1/events", get(events))
-        .route("/v1/status", get(self::status))
+        .route("/v1/alerts", get(alerts))
+        .route("/v1/status", get(status))
         .route("/v1/metrics", get(metrics))
         .route("/v1/rules/reload", post(reload_rules))
+        .route("/v1/sinks/{name}/{order}", post(order_sink))
         .fallback(|| async {
             refusal(
                 StatusCode::NOT_FOUND,
-                "there are only GET /v1/events, GET /v1/status, GET /v1/metrics and POST /v1/rules/reload",
+                "there are only GET /v1/events, /v1/alerts, /v1/status, /v1/metrics and POST \
+                 /v1/rules/reload, /v1/sinks/NAME/retry, /v1/sinks/NAME/drop-dead-letters",
             )
         })
-        .with_state(Sources {
-            hub,
-            status,
-            reload,
-        })
+        .with_state(sources)
 }
 
 /// One answer to whatever is asked.
@@ -73,9 +84,8 @@ async fn reload_rules(
     State(sources): State<Sources>,
     Extension(peer): Extension<Peer>,
 ) -> Response {
-    if peer.uid != 0 {
-        let sentence = format!("uid {} may not reload rules: be root", peer.uid);
-        return refusal(StatusCode::FORBIDDEN, &sentence);
+    if let Some(refused) = not_root(peer, "reload rules") {
+        return refused;
     }
     let reload = sources.reload.clone();
     match tokio::task::spawn_blocking(move || reload()).await {
@@ -88,6 +98,50 @@ async fn reload_rules(
     }
 }
 
+fn not_root(peer: Peer, to: &str) -> Option<Response> {
+    let sentence = || format!("uid {} may not {to}: be root", peer.uid);
+    (peer.uid != 0).then(|| refusal(StatusCode::FORBIDDEN, &sentence()))
+}
+
+async fn order_sink(
+    State(sources): State<Sources>,
+    Extension(peer): Extension<Peer>,
+    Path((name, order)): Path<(String, String)>,
+) -> Response {
+    let order = match order.as_str() {
+        "retry" => Order::Retry,
+        "drop-dead-letters" => Order::Drop,
+        _ => {
+            let sentence = "a sink can be told to `retry` or to `drop-dead-letters`";
+            return refusal(StatusCode::NOT_FOUND, sentence);
+        }
+    };
+    if let Some(refused) = not_root(peer, "give orders to sinks") {
+        return refused;
+    }
+    match sources.sinks.order(&name, order).await {
+        Some(Ok(done)) => Json(done).into_response(),
+        Some(Err(error)) => refusal(StatusCode::BAD_GATEWAY, &error),
+        None => {
+            let sentence = format!("there is no sink {name:?} in the configuration");
+            refusal(StatusCode::NOT_FOUND, &sentence)
+        }
+    }
+}
+
+async fn alerts(State(sources): State<Sources>, RawQuery(query): RawQuery) -> Response {
+    let query = match AlertQuery::parse(&query.unwrap_or_default()) {
+        Ok(query) => query,
+        Err(sentence) => return refusal(StatusCode::BAD_REQUEST, &sentence),
+    };
+    let store = sources.store;
+    match tokio::task::spawn_blocking(move || query.read(&store)).await {
+        Ok(Ok(lines)) => ([NDJSON], lines).into_response(),
+        Ok(Err(error)) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
 async fn events(State(sources): State<Sources>, RawQuery(query): RawQuery) -> Response {
     match EventQuery::parse(&query.unwrap_or_default()) {
         Ok(query) => {
@@ -95,8 +149,7 @@ async fn events(State(sources): State<Sources>, RawQuery(query): RawQuery) -> Re
                 let chunk = next_chunk(&mut subscription).await?;
                 Some((Ok::<_, Infallible>(chunk), subscription))
             });
-            let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
-            (kind, Body::from_stream(lines)).into_response()
+            ([NDJSON], Body::from_stream(lines)).into_response()
         }
         Err(sentence) => refusal(StatusCode::BAD_REQUEST, &sentence),
     }

@@ -13,8 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 
-use super::hub::Hub;
-use super::routes::{Reload, StatusSource, admitted, refused};
+use super::routes::{Sources, admitted, refused};
 use super::socket::Socket;
 
 /// Clients served at once.
@@ -28,16 +27,11 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Clients have this long to take what was still written for them.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Serves the hub, the status and reloads of rules on the socket until `stop`. Then the socket's
-/// file is removed, the hub closed, and streams end with what they have.
-pub async fn serve(
-    socket: Socket,
-    hub: Hub,
-    status: StatusSource,
-    reload: Reload,
-    stop: impl Future<Output = ()>,
-) {
-    let routes = admitted(hub.clone(), status, reload);
+/// Serves on the socket until `stop`. Then the socket's file is removed, the hub
+/// closed, and streams end with what they have.
+pub async fn serve(socket: Socket, sources: Sources, stop: impl Future<Output = ()>) {
+    let hub = sources.hub.clone();
+    let routes = admitted(sources);
     let places = Arc::new(Semaphore::new(MAX_CLIENTS));
     let refusals = Arc::new(Semaphore::new(MAX_REFUSED));
     let connections = GracefulShutdown::new();

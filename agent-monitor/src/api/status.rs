@@ -114,6 +114,8 @@ pub struct Counters {
 pub struct SinkStatus {
     /// Its name in the configuration.
     pub name: String,
+    /// Its kind there.
+    pub kind: String,
     /// Sequence number up to which everything was delivered.
     pub cursor: u64,
     /// Records stored and not yet delivered.
@@ -122,7 +124,9 @@ pub struct SinkStatus {
     pub lag_seconds: u64,
     /// Deliveries that failed since the daemon started.
     pub retries: u64,
-    /// Alerts that the receiver refused for good, kept apart.
+    /// Alerts that count as delivered although the receiver broke off each time.
+    pub unconfirmed: u64,
+    /// Alerts that the receiver refused for good, kept apart: `agent-monitor sinks`.
     pub dead_letters: u64,
     /// Why the last attempt failed, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]

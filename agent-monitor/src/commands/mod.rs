@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use crate::attach::offsets;
 use crate::cli::{Cli, Command};
 
+mod alerts;
 mod config;
 pub mod doctor;
-
 pub mod pretty;
 mod privileges;
 mod reconfigure;
@@ -16,7 +16,9 @@ pub mod replay;
 mod rules;
 mod run;
 mod service;
+mod sinks;
 mod status;
+mod table;
 mod tail;
 mod watch;
 
@@ -25,6 +27,8 @@ pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Tail(args) => tail::run(args),
+        Command::Alerts(args) => alerts::run(&args),
+        Command::Sinks(args) => sinks::run(&args),
         Command::Status(args) => status::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Record(args) => record::run(args),

@@ -16,6 +16,7 @@ use super::service::Service;
 use super::watch;
 use crate::api::hub::Hub;
 use crate::api::probes;
+use crate::api::routes::Sources;
 use crate::api::server;
 use crate::api::socket::Socket;
 use crate::api::status::{Counters, SinkStatus, State, Status};
@@ -111,7 +112,14 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
             .with_context(|| format!("[metrics] listen: cannot listen on {address}"))?;
         runtime.spawn(probes::serve(listener, source.clone()));
     }
-    let server = runtime.spawn(server::serve(socket, hub.clone(), source, reload, served));
+    let sources = Sources {
+        hub: hub.clone(),
+        status: source,
+        reload,
+        store: store.clone(),
+        sinks: sinks.clone(),
+    };
+    let server = runtime.spawn(server::serve(socket, sources, served));
 
     let mut events = Vec::new();
     let watched = watch::start(selectors, rules, pinned, &mut events).and_then(|live| {
@@ -255,10 +263,12 @@ fn refresh(status: &mut Status, live: &Live, hub: &Hub) {
 fn sink_status(sink: crate::sinks::SinkStatus) -> SinkStatus {
     SinkStatus {
         name: sink.name,
+        kind: sink.kind.to_owned(),
         cursor: u64::try_from(sink.cursor).unwrap_or(0),
         lag: sink.lag,
         lag_seconds: sink.lag_seconds,
         retries: sink.retries,
+        unconfirmed: sink.unconfirmed,
         dead_letters: sink.dead_letters,
         last_error: sink.last_error,
     }

@@ -187,6 +187,10 @@ fn write_pretty(out: &mut String, status: &Status) -> std::fmt::Result {
             "  {name}  delivered up to {}, {behind} behind",
             sink.cursor
         )?;
+        if sink.dead_letters > 0 {
+            let letters = text::count(sink.dead_letters, "dead letter");
+            write!(out, ", {letters}")?;
+        }
         if let Some(error) = &sink.last_error {
             write!(out, ", last error: {}", escape(error))?;
         }
@@ -246,6 +250,7 @@ mod tests {
                 name: "siem".into(),
                 cursor: 120,
                 lag: 3,
+                dead_letters: 2,
                 last_error: Some("connection refused".into()),
                 ..SinkStatus::default()
             }],
@@ -267,7 +272,7 @@ Agents: 2
   db                        tentative, not covered, 1 event, 7 lost at held, quota  /agents/db
 
 Sinks: 1
-  siem                      delivered up to 120, 3 behind, last error: connection refused
+  siem                      delivered up to 120, 3 behind, 2 dead letters, last error: connection refused
 "
         );
     }

@@ -347,6 +347,18 @@ impl SinkConfig {
         }
     }
 
+    /// As `kind` names it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::File(_) => "file",
+            Self::Syslog(_) => "syslog",
+            Self::Splunk(_) => "splunk",
+            Self::Elasticsearch(_) => "elasticsearch",
+            Self::Otlp(_) => "otlp",
+            Self::Webhook(_) => "webhook",
+        }
+    }
+
     /// Which alerts it gets, in what portions.
     pub fn delivery(&self) -> (&FilterConfig, BatchConfig) {
         match self {

@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::filter::Filter;
+use super::orders::Slip;
 use super::{Sink, SinkError, SinkStatus};
 use crate::config::BatchConfig;
 use crate::event::Timestamp;
@@ -34,6 +35,7 @@ pub(super) async fn run<S: Sink>(
     options: Options,
     store: Store,
     status: watch::Sender<SinkStatus>,
+    slips: mpsc::Receiver<Slip>,
     stop: watch::Receiver<bool>,
 ) {
     let mut deadline = stop.clone();
@@ -48,6 +50,7 @@ pub(super) async fn run<S: Sink>(
         sink,
         store,
         status,
+        slips,
         stop,
         name,
         cursor: 0,
@@ -106,6 +109,7 @@ struct Driver<S> {
     store: Store,
     newest: watch::Receiver<Seq>,
     status: watch::Sender<SinkStatus>,
+    slips: mpsc::Receiver<Slip>,
     stop: watch::Receiver<bool>,
     name: String,
     /// As in the store.
@@ -316,6 +320,10 @@ impl<S: Sink> Driver<S> {
         tokio::select! {
             biased;
             _ = self.newest.changed() => false,
+            Some(slip) = self.slips.recv() => {
+                self.obey(slip).await;
+                false
+            }
             () = stopped(&mut self.stop) => true,
             () = async {
                 match until {
@@ -353,6 +361,10 @@ impl<S: Sink> Driver<S> {
         tokio::select! {
             () = stopped(&mut self.stop) => true,
             () = sleep(wait) => false,
+            Some(slip) = self.slips.recv() => {
+                self.obey(slip).await;
+                false
+            }
         }
     }
 
@@ -403,6 +415,8 @@ fn backoff(failures: u32) -> Duration {
         .min(BACKOFF_MAX);
     full.mul_f64(fastrand::f64().mul_add(0.5, 0.5))
 }
+
+mod letters;
 
 #[cfg(test)]
 mod tests;

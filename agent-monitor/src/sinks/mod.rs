@@ -17,6 +17,7 @@ mod file;
 mod filter;
 mod format;
 mod http;
+mod orders;
 pub mod rfc5424;
 mod syslog;
 
@@ -34,9 +35,11 @@ use crate::event::Timestamp;
 use crate::store::{Record, Seq, Store};
 
 use filter::Filter;
+use orders::Orders;
 
 pub use file::FileSink;
 pub use http::{BulkSink, OtlpSink, SplunkSink, WebhookSink};
+pub use orders::{Done, Order};
 pub use syslog::SyslogSink;
 
 /// How often the store is pruned.
@@ -89,6 +92,8 @@ pub trait Sink: Send + 'static {
 pub struct SinkStatus {
     /// Its name in the configuration.
     pub name: String,
+    /// Its kind there.
+    pub kind: &'static str,
     /// Number of the last alert known to be delivered.
     pub cursor: Seq,
     /// How many alerts have come since; those that have not settled included.
@@ -122,6 +127,7 @@ pub struct Sinks {
 struct Running {
     config: SinkConfig,
     status: watch::Receiver<SinkStatus>,
+    orders: Orders,
     /// Gone: the sink ends.
     _wanted: watch::Sender<bool>,
     task: JoinHandle<()>,
@@ -187,6 +193,20 @@ impl Sinks {
             .collect()
     }
 
+    /// Has a sink do something about its dead letters; `None` when there is no such
+    /// sink. Takes as long as the delivery that is going on.
+    ///
+    /// # Errors
+    /// The receiver is not there, or the store is failing.
+    pub async fn order(&self, name: &str, order: Order) -> Option<Result<Done, String>> {
+        let orders = {
+            let running = lock(&self.running);
+            let found = running.iter().find(|it| it.config.name() == name)?;
+            found.orders.clone()
+        };
+        Some(orders.give(order).await)
+    }
+
     /// Waits for all to have stopped.
     ///
     /// # Errors
@@ -228,19 +248,22 @@ impl Sinks {
         };
         let (sender, status) = watch::channel(SinkStatus {
             name: config.name().to_owned(),
+            kind: config.kind(),
             ..SinkStatus::default()
         });
         let (wanted, unwanted) = watch::channel(false);
         let (store, stop) = (self.store.clone(), self.stop.clone());
+        let (orders, slips) = Orders::channel();
         let task = async move {
             if let Some(after) = after {
                 let _ = after.await;
             }
-            driver::run(sink, options, store, sender, either(stop, unwanted)).await;
+            driver::run(sink, options, store, sender, slips, either(stop, unwanted)).await;
         };
         Running {
             config: config.clone(),
             status,
+            orders,
             _wanted: wanted,
             task: self.runtime.spawn(task),
         }

@@ -103,4 +103,15 @@ impl Store {
             .execute(params![name, last])?;
         Ok(dropped)
     }
+
+    /// Deletes one dead letter of the sink `name`: it has arrived after all.
+    ///
+    /// # Errors
+    /// The disk is full or failing.
+    pub fn unbury(&self, name: &str, seq: Seq) -> Result<(), StoreError> {
+        self.writer()
+            .prepare_cached("DELETE FROM dead_letters WHERE sink = ?1 AND seq = ?2")?
+            .execute(params![name, seq])?;
+        Ok(())
+    }
 }

@@ -19,6 +19,7 @@
 //!   then appends fail as on a full disk, so an agent cannot fill the node's disk with alerts.
 
 mod dead_letters;
+mod history;
 mod open;
 mod retention;
 
@@ -31,6 +32,7 @@ use tokio::sync::watch;
 use crate::event::{Body, Event, Timestamp};
 
 pub use dead_letters::{DeadLetter, MAX_DEAD_LETTERS};
+pub use history::Past;
 pub use retention::{KEEP, MAX_ROWS};
 
 /// Largest size of the database file in bytes. At [`MAX_ROWS`] it allows 40 KiB

@@ -39,6 +39,8 @@ const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (sink, seq)
     ) STRICT, WITHOUT ROWID;
 ",
+    // To find the newest revision of each incident.
+    "CREATE INDEX alerts_by_incident ON alerts (incident, seq);",
 ];
 
 /// How long to wait for another process, such as a person's `sqlite3`, to let go.

@@ -5,7 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use agent_monitor::api::hub::Hub;
+use agent_monitor::api::routes::{Reload, Sources, StatusSource};
 use agent_monitor::event::{Agent, Alert, Body, Confidence, Event, Severity, Timestamp};
+use agent_monitor::sinks::Sinks;
+use agent_monitor::store::Store;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tempfile::TempDir;
 
@@ -100,5 +104,19 @@ impl Drop for SmallDisk {
     fn drop(&mut self) {
         // If that fails, so does removing the folder: both stay, which shows.
         let _ = unmount(self.0.path(), UnmountFlags::DETACH);
+    }
+}
+
+/// What a daemon's answers are made of, with an empty store in a folder and no sinks.
+pub fn sources(folder: &Path, hub: Hub, status: StatusSource, reload: Reload) -> Sources {
+    let store = Store::open(&folder.join("store.db")).expect("the folder is ours");
+    let (_, stopping) = tokio::sync::watch::channel(false);
+    let sinks = Sinks::start(&[], &store, &stopping);
+    Sources {
+        hub,
+        status,
+        reload,
+        store,
+        sinks,
     }
 }

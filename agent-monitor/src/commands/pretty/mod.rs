@@ -139,7 +139,7 @@ impl Line {
 }
 
 /// The string there, or nothing.
-fn string<'a>(event: &'a Value, pointer: &str) -> &'a str {
+pub(super) fn string<'a>(event: &'a Value, pointer: &str) -> &'a str {
     event
         .pointer(pointer)
         .and_then(Value::as_str)
@@ -147,7 +147,7 @@ fn string<'a>(event: &'a Value, pointer: &str) -> &'a str {
 }
 
 /// The number there.
-fn integer(event: &Value, pointer: &str) -> Option<u64> {
+pub(super) fn integer(event: &Value, pointer: &str) -> Option<u64> {
     event.pointer(pointer).and_then(Value::as_u64)
 }
 

@@ -3,12 +3,10 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::json;
 
 use super::{load, print};
 use crate::cli::{Output, RulesListArgs};
-use crate::escape::escape;
 use crate::rules::rule::Rule;
 use crate::rules::set::RuleSet;
 
@@ -44,25 +42,18 @@ fn level(rule: &Rule) -> String {
 }
 
 fn table(set: &RuleSet) -> String {
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(["ID", "LEVEL", "EVENT", "ATT&CK", "ENABLED", "SOURCE"]);
-    for (place, rule) in set.rules().iter().enumerate() {
-        table.add_row([
+    let rows = set.rules().iter().enumerate().map(|(place, rule)| {
+        vec![
             rule.id.to_string(),
             level(rule),
             rule.what.name(),
             rule.attack.join(" "),
             enabled(set, place, rule).to_owned(),
-            escape(&rule.source.path().display().to_string()).into_owned(),
-        ]);
-    }
-    let lines = table.lines();
-    lines
-        .map(|line| line.trim_end().to_owned() + "\n")
-        .collect()
+            rule.source.path().display().to_string(),
+        ]
+    });
+    let head = ["ID", "LEVEL", "EVENT", "ATT&CK", "ENABLED", "SOURCE"];
+    super::super::table::table(&head, rows)
 }
 
 fn lines(set: &RuleSet) -> Result<String> {

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::cli::{RulesArgs, RulesCommand};
 use crate::escape::escape;
@@ -95,10 +95,5 @@ fn escaped(text: &str) -> String {
 
 /// Writes to stdout; a reader that is gone is no error.
 fn print(text: &str) -> Result<()> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to stdout")
-        }
-        _ => Ok(()),
-    }
+    super::table::print(&mut io::stdout(), text)
 }

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::super::orders::{Done, Order, Orders};
 use super::*;
 use crate::config::Span;
 use crate::event::{Alert, Body, Confidence, Event, Severity, Timestamp};
@@ -20,7 +21,7 @@ struct Fake<const SECONDS: u64> {
     /// It takes deliveries, and then its connection ends.
     breaks: Arc<AtomicBool>,
     /// It refuses every batch that holds this alert.
-    poison: Seq,
+    poison: Arc<Mutex<Seq>>,
     attempts: Arc<Mutex<Vec<Instant>>>,
     received: Arc<Mutex<Vec<Seq>>>,
 }
@@ -33,7 +34,10 @@ impl<const SECONDS: u64> Sink for Fake<SECONDS> {
         if self.down.load(Ordering::SeqCst) {
             return Err(SinkError::Unavailable("it is down".into()));
         }
-        if batch.iter().any(|record| record.seq == self.poison) {
+        if batch
+            .iter()
+            .any(|record| record.seq == *self.poison.lock().unwrap())
+        {
             return Err(SinkError::Refused("not this one".into()));
         }
         self.received
@@ -58,6 +62,7 @@ struct Running<const SECONDS: u64> {
     store: Store,
     status: watch::Receiver<SinkStatus>,
     stop: watch::Sender<bool>,
+    orders: Orders,
     task: JoinHandle<()>,
 }
 
@@ -81,13 +86,22 @@ impl<const SECONDS: u64> Running<SECONDS> {
             batch,
             ..Options::default()
         };
-        let task = tokio::spawn(run(fake.clone(), options, store.clone(), sender, stopped));
+        let (orders, slips) = Orders::channel();
+        let task = tokio::spawn(run(
+            fake.clone(),
+            options,
+            store.clone(),
+            sender,
+            slips,
+            stopped,
+        ));
         Self {
             _folder: folder,
             fake,
             store,
             status,
             stop,
+            orders,
             task,
         }
     }
@@ -253,7 +267,15 @@ async fn a_sink_that_hangs_does_not_hold_up_the_stop_for_long() {
     store.append(&alert(1)).unwrap();
     let (status, _) = watch::channel(SinkStatus::default());
     let (stop, stopped) = watch::channel(false);
-    let task = tokio::spawn(run(Stuck, Options::default(), store, status, stopped));
+    let (_orders, slips) = Orders::channel();
+    let task = tokio::spawn(run(
+        Stuck,
+        Options::default(),
+        store,
+        status,
+        slips,
+        stopped,
+    ));
     drop(stop);
     timeout(DRAIN * 2, task).await.expect("it stops").unwrap();
 }
@@ -261,7 +283,7 @@ async fn a_sink_that_hangs_does_not_hold_up_the_stop_for_long() {
 #[tokio::test(start_paused = true)]
 async fn a_refused_alert_is_found_tried_again_and_put_aside_and_the_others_go_on() {
     let fake = Fake::<0> {
-        poison: 700,
+        poison: Arc::new(Mutex::new(700)),
         ..Fake::default()
     };
     let mut running = Running::start(fake, 1000);
@@ -311,4 +333,47 @@ async fn a_rate_is_kept_and_nothing_waits_for_it_at_the_stop() {
     let store = running.store.clone();
     assert!(running.finish().await < Duration::from_secs(1));
     assert_eq!(store.cursor("fake").unwrap(), 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_letters_are_delivered_or_deleted_when_a_person_says_so() {
+    let fake = Fake::<0> {
+        poison: Arc::new(Mutex::new(2)),
+        ..Fake::default()
+    };
+    let mut running = Running::start(fake.clone(), 3);
+    running.until(|status| status.dead_letters == 1).await;
+    running.until(|status| status.cursor == 3).await;
+    let retry = running.orders.give(Order::Retry).await;
+    let refused = Done {
+        refused: 1,
+        ..Done::default()
+    };
+    assert_eq!(retry, Ok(refused), "it is still refused, and stays");
+
+    fake.down.store(true, Ordering::SeqCst);
+    let retry = running.orders.give(Order::Retry).await;
+    assert_eq!(retry, Err("it is down".to_owned()));
+    fake.down.store(false, Ordering::SeqCst);
+
+    *fake.poison.lock().unwrap() = 0;
+    let retry = running.orders.give(Order::Retry).await;
+    let delivered = Done {
+        delivered: 1,
+        ..Done::default()
+    };
+    assert_eq!(retry, Ok(delivered));
+    assert_eq!(running.received(), [1, 3, 2]);
+    assert_eq!(running.status.borrow().dead_letters, 0);
+
+    *fake.poison.lock().unwrap() = 4;
+    running.store.append(&alert(4)).unwrap();
+    running.until(|status| status.dead_letters == 1).await;
+    let dropped = Done {
+        dropped: 1,
+        ..Done::default()
+    };
+    assert_eq!(running.orders.give(Order::Drop).await, Ok(dropped));
+    assert_eq!(running.store.count_dead_letters("fake").unwrap(), 0);
+    running.finish().await;
 }
