@@ -388,3 +388,35 @@ fn prune_bounds_the_number_of_delivered_alerts() {
     assert_eq!(store.prune(&sinks, now).unwrap(), 2_500);
     assert_eq!(store.read_after(0, 1).unwrap()[0].seq, 2_501);
 }
+
+#[test]
+fn the_documented_queries_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let store = Store::open(&path).unwrap();
+    // Two alerts of 2030, which is after "a day ago".
+    store.append_all(&[&alert(1), &alert(2)]).unwrap();
+    store.advance("siem", 1).unwrap();
+    let reader = rusqlite::Connection::open(&path).unwrap();
+    let text = include_str!("../../docs/store.md");
+    let queries: Vec<&str> = text
+        .split("```sql")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    let rows = |query: &str| -> Vec<Vec<String>> {
+        let mut statement = reader.prepare(query).unwrap();
+        let columns = statement.column_count();
+        let rows = statement.query_map([], |row| {
+            (0..columns)
+                .map(|column| Ok(format!("{:?}", row.get_ref(column)?)))
+                .collect()
+        });
+        rows.unwrap().collect::<Result<_, _>>().unwrap()
+    };
+    assert_eq!(queries.len(), 3);
+    assert_eq!(rows(queries[0]).len(), 2, "one for each incident");
+    assert_eq!(rows(queries[1]).len(), 1);
+    assert_eq!(rows(queries[1])[0][2], "Integer(2)");
+    assert_eq!(rows(queries[2])[0][1..], ["Integer(1)", "Integer(0)"]);
+}
