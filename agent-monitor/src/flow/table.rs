@@ -39,7 +39,8 @@ const IPPROTO_TCP: u32 = 6;
 /// Live flows, and the last closed ones.
 #[derive(Default)]
 pub struct Table {
-    flows: HashMap<FlowId, Followed>,
+    /// Boxed: a table that has grown is half empty, and what is in it is large.
+    flows: HashMap<FlowId, Box<Followed>>,
     /// Closed flows that are still in `flows`, oldest first.
     closed: VecDeque<FlowId>,
     /// Established flows, to find the other end of a loopback pair.
@@ -168,7 +169,7 @@ impl Table {
                 // Of TCP's only those from before the watch are told of in this way.
                 let is_live =
                     |it: &Followed| it.flow.transport == Transport::Tcp && !it.is_closed();
-                if self.flows.get(flow).is_some_and(is_live) {
+                if self.flows.get(flow).is_some_and(|it| is_live(it)) {
                     self.end(record, *flow, Outcome::Established, false, &mut changed);
                 }
             }
@@ -410,7 +411,7 @@ impl Table {
 
     fn burst(&mut self, record: &Record, burst: &Burst, changed: &mut impl FnMut(&Flow, Change)) {
         // A flow's last burst may be told of after its end.
-        let is_closed = self.flows.get(&burst.flow).is_some_and(Followed::is_closed);
+        let is_closed = self.flows.get(&burst.flow).is_some_and(|it| it.is_closed());
         if !is_closed && self.entry(record, burst.flow, changed).is_none() {
             return;
         }
@@ -442,7 +443,7 @@ impl Table {
         }
         let followed = match self.flows.entry(id) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(Followed::new(record, id)),
+            Entry::Vacant(entry) => entry.insert(Box::new(Followed::new(record, id))),
         };
         followed.last = record.time;
         (!followed.is_closed()).then_some(followed)

@@ -38,7 +38,7 @@ impl Table {
             flow.resolved_name = name;
             self.sockets.insert(id);
         }
-        self.flows.get_mut(&id)
+        self.flows.get_mut(&id).map(Box::as_mut)
     }
 
     /// A part of a datagram.
