@@ -3,29 +3,27 @@
 //!
 //! One synchronous chain, the same for what the kernel sends and for a replay.
 
+mod consequence;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use agent_monitor_common::event::FlowId;
 use bytes::Bytes;
 
 use crate::decode::{self, Body, CgroupAction, DeviceClass, ProcessKey, Record};
 use crate::detect::blind::Hole;
-use crate::detect::mining::Mining;
-use crate::detect::relay::{Relays, Risen};
-use crate::detect::{Finding, Subject, blind, ssh_command, tool, tunnel};
+use crate::detect::relay::Relays;
+use crate::detect::{Finding, Subject, blind, ssh_command, tunnel};
 use crate::enrich::devices::Devices;
 use crate::enrich::process::{Exec, Fork, Processes};
-use crate::event::{
-    self, Agent, AgentChange, AgentState, Direction, Event, FlowState, Gap, Loss, Outcome, Process,
-    Timestamp,
-};
+use crate::event::{self, Agent, AgentChange, AgentState, Event, Gap, Loss, Process, Timestamp};
 use crate::flow::{self, Change, Flow, Steering, Table};
-use crate::protocol::{Fact, dns};
+use crate::protocol::Fact;
 use crate::rules::engine::{Engine, Found, Sighting};
 use crate::rules::incidents::Incidents;
 use crate::rules::set::RuleSet;
 use crate::stats::Stats;
+use consequence::{Around, Detectors, consequence};
 
 /// Where records become events.
 pub struct Pipeline {
@@ -43,20 +41,10 @@ pub struct Pipeline {
     processes: Processes,
     devices: Devices,
     flows: Table,
-    relays: Relays,
-    mining: Mining,
+    detectors: Detectors,
     engine: Engine,
     incidents: Incidents,
     stats: Stats,
-}
-
-/// What a change of a flow leads to, until the flow table is free again.
-struct Consequence {
-    flow: FlowId,
-    event: Option<(Option<Arc<Process>>, event::Body)>,
-    findings: Vec<Finding>,
-    /// Relays that were seen to work.
-    risen: Vec<Risen>,
 }
 
 impl Pipeline {
@@ -69,6 +57,8 @@ impl Pipeline {
         devices: Devices,
         rules: Arc<RuleSet>,
     ) -> Self {
+        let mut detectors = Detectors::default();
+        detectors.configure(&rules);
         Self {
             node: node.into(),
             run,
@@ -80,8 +70,7 @@ impl Pipeline {
             processes,
             devices,
             flows: Table::default(),
-            relays: Relays::default(),
-            mining: Mining::default(),
+            detectors,
             engine: Engine::new(rules),
             incidents: Incidents::default(),
             stats: Stats::default(),
@@ -95,6 +84,7 @@ impl Pipeline {
 
     /// Judges by other rules from now on.
     pub fn replace_rules(&mut self, rules: Arc<RuleSet>) {
+        self.detectors.configure(&rules);
         self.engine.replace(rules);
     }
 
@@ -115,7 +105,7 @@ impl Pipeline {
 
     /// Pairs of flows that are compared.
     pub fn relays(&self) -> &Relays {
-        &self.relays
+        &self.detectors.relays
     }
 
     /// What the kernel should send more or less of, since the last call.
@@ -193,6 +183,7 @@ impl Pipeline {
         self.holes.remove(&id);
         self.incidents.forget(id);
         self.flows.names.forget(id);
+        self.detectors.probes.forget(id);
     }
 
     /// Processes that were forgotten because there were too many.
@@ -381,20 +372,24 @@ impl Pipeline {
         let mut learnt = Vec::new();
         let Self {
             flows,
-            relays,
-            mining,
+            detectors,
             processes,
+            engine,
+            agents,
             ..
         } = self;
+        let mut around = Around {
+            processes,
+            engine,
+            agent: agents.get(&record.agent).map(|agent| &**agent),
+        };
         flows.apply(record, |flow, change| {
             if let Change::Fact(Fact::Dns(fact)) = &change
                 && flow.is_outbound()
             {
                 learnt.push(fact.message.clone());
             }
-            consequences.push(consequence(
-                record, flow, &change, relays, mining, processes,
-            ));
+            consequences.push(consequence(record, flow, &change, detectors, &mut around));
         });
         for message in learnt {
             for (ip, name, ttl) in message.addresses() {
@@ -416,7 +411,8 @@ impl Pipeline {
             }
             for risen in &consequence.risen {
                 let process = self.processes.get(risen.inside.connector);
-                let finding = tunnel::relayed(risen, process.as_ref(), record.time);
+                let finding =
+                    tunnel::relayed(risen, process.as_ref(), self.detectors.tunnels, record.time);
                 if let Some(mut finding) = finding {
                     self.name(&mut finding);
                     let told = [&risen.outside.event, &risen.inside.event];
@@ -545,96 +541,6 @@ fn coverage(lost: u64, holes: u64) -> String {
     }
 }
 
-/// What follows from one change of one flow.
-fn consequence(
-    record: &Record,
-    flow: &Flow,
-    change: &Change,
-    relays: &mut Relays,
-    mining: &mut Mining,
-    processes: &mut Processes,
-) -> Consequence {
-    let mut result = Consequence {
-        flow: flow.id,
-        event: None,
-        findings: Vec::new(),
-        risen: Vec::new(),
-    };
-    let process = match change {
-        Change::Attempted | Change::Sent => known(processes, record.process, record.time),
-        Change::Evicted => None,
-        _ => {
-            let actor = flow.connector.unwrap_or(flow.owner);
-            known(processes, actor, record.time)
-        }
-    };
-    let related = |one: ProcessKey, other: ProcessKey| is_related(processes, one, other);
-    let body = match change {
-        Change::Attempted => network_body(flow, Outcome::Attempted).map(event::Body::Connect),
-        Change::Sent => network_body(flow, Outcome::Attempted).map(event::Body::Send),
-        Change::Opened if flow.is_datagrams => {
-            flow_body(flow, FlowState::Open, Vec::new(), record.time)
-        }
-        Change::Opened if flow.direction == Some(Direction::Inbound) => {
-            network_body(flow, Outcome::Established).map(event::Body::Accept)
-        }
-        Change::Opened => {
-            relays.opened(flow, related);
-            flow_body(flow, FlowState::Open, Vec::new(), record.time)
-        }
-        Change::Found => {
-            let guessed = if flow.is_outbound() {
-                "direction guessed: this end does not look like the server"
-            } else {
-                "direction guessed: this end looks like the server"
-            };
-            let facts = ["open before the watch began", guessed].map(str::to_owned);
-            flow_body(flow, FlowState::Open, facts.into(), record.time)
-        }
-        Change::Identified => flow_body(flow, FlowState::Identified, Vec::new(), record.time),
-        Change::Fact(Fact::Dns(fact)) => dns_body(flow, fact),
-        Change::Fact(fact) => {
-            result.findings.extend(match fact {
-                Fact::Dns(_) => None,
-                Fact::Mining(fact) => mining.message(flow, fact, process.clone(), record.time),
-                Fact::Ssh(fact) => tunnel::wire_sizes(flow, fact, process.as_ref(), record.time),
-                Fact::Http(_) | Fact::Socks(_) | Fact::Tls(_) | Fact::Tool(_) => None,
-            });
-            let tool = tool::recognised(flow, fact, process.as_ref(), record.time);
-            result.findings.extend(tool);
-            // What a flow of another protocol merely contains is no news of it.
-            let news = flow.protocol.and_then(|_| fact.in_words());
-            news.and_then(|words| flow_body(flow, FlowState::Update, vec![words], record.time))
-        }
-        Change::Ambiguous => {
-            let words = "bytes came again that differ: both readings are looked into";
-            flow_body(flow, FlowState::Update, vec![words.to_owned()], record.time)
-        }
-        Change::Burst(burst) => {
-            result.risen = relays.burst(flow, burst, related);
-            None
-        }
-        Change::Failed | Change::Closed => {
-            relays.closed(flow, record.time);
-            mining.closed(flow.id);
-            let failed = matches!(change, Change::Failed);
-            let state = if failed {
-                FlowState::Failed
-            } else {
-                FlowState::Closed
-            };
-            flow_body(flow, state, Vec::new(), record.time)
-        }
-        Change::Evicted => {
-            relays.forget(flow);
-            mining.closed(flow.id);
-            None
-        }
-    };
-    result.event = body.map(|body| (process, body));
-    result
-}
-
 /// What is known of a process: no more than its id and start if it came from
 /// outside and ended before it could be looked at.
 fn known(processes: &mut Processes, key: ProcessKey, time: u64) -> Option<Arc<Process>> {
@@ -668,87 +574,6 @@ fn is_related(processes: &Processes, one: ProcessKey, other: ProcessKey) -> bool
         || above_one
             .first()
             .is_some_and(|parent| above_other.first() == Some(parent))
-}
-
-impl From<&decode::Bound> for event::Bound {
-    fn from(bound: &decode::Bound) -> Self {
-        Self {
-            flow: flow::id_text(bound.flow),
-            transport: bound.transport,
-            local: bound.local,
-        }
-    }
-}
-
-fn network_body(flow: &Flow, result: Outcome) -> Option<event::Network> {
-    Some(event::Network {
-        flow: flow::id_text(flow.id),
-        transport: flow.transport,
-        local: flow.local,
-        remote: flow.remote?,
-        server_name: flow.name().cloned(),
-        result,
-    })
-}
-
-fn dns_body(flow: &Flow, fact: &dns::Fact) -> Option<event::Body> {
-    let message = &fact.message;
-    let question = message.question.as_ref();
-    let answers = message.answers.iter();
-    Some(event::Body::Dns(Box::new(event::Dns {
-        flow: flow::id_text(flow.id),
-        transport: flow.transport,
-        local: flow.local,
-        remote: flow.remote?,
-        question: question.map(|question| question.name.clone()),
-        kind: question.map(|question| question.kind.name().into_owned()),
-        rcode: message
-            .is_response
-            .then(|| message.code.name().into_owned()),
-        answers: message
-            .is_response
-            .then(|| answers.map(|answer| answer.data.clone()).collect()),
-        truncated: message.is_truncated,
-    })))
-}
-
-fn flow_body(flow: &Flow, state: FlowState, facts: Vec<String>, now: u64) -> Option<event::Body> {
-    let outbound = flow.is_outbound();
-    Some(event::Body::Flow(Box::new(event::Flow {
-        flow: flow::id_text(flow.id),
-        peer_flow: flow.peer.map(flow::id_text),
-        owner: if outbound { "creator" } else { "listener" },
-        state,
-        direction: if outbound {
-            Direction::Outbound
-        } else {
-            Direction::Inbound
-        },
-        transport: flow.transport,
-        local: flow.local,
-        remote: flow.remote?,
-        protocol: flow.protocol,
-        server_name: flow.name().cloned(),
-        result: match (flow.result, flow.established) {
-            (Some(result), _) => result,
-            (None, Some(_)) => Outcome::Established,
-            (None, None) => Outcome::Attempted,
-        },
-        bytes_out: flow.bytes[0],
-        bytes_in: flow.bytes[1],
-        packets_out: flow.packets[0],
-        packets_in: flow.packets[1],
-        duration_ns: match state {
-            FlowState::Closed if !flow.is_found => {
-                flow.established.map(|from| now.saturating_sub(from))
-            }
-            FlowState::Failed => Some(now.saturating_sub(flow.begun)),
-            _ => None,
-        },
-        retransmits: flow.retransmits,
-        rtt_us: flow.rtt_us,
-        facts,
-    })))
 }
 
 #[cfg(test)]

@@ -67,6 +67,7 @@ scenarios! {
     dropbear_reverse paramiko_reverse ssh_local_forward ssh_dynamic_forward ssh_remote_command
     tls_relay tls_relay_multiplexed port_forward
     stratum_bitcoin stratum_monero monero_one_byte_writes stratum_third_party
+    internal_scan peer_fan_out
     llm_harness llm_harness_stateful http_forward_proxy db_app mcp ordinary_work
 }
 

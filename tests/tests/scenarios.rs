@@ -26,6 +26,9 @@ const RELAY: Incident = ("reverse-tunnel-relay", &["high/medium", "critical/high
 /// What the miner says, then both sides.
 const MINING: Incident = ("mining-pool-protocol", &["high/medium", "critical/high"]);
 
+/// First contacts that fail one after the other, then many within a minute.
+const PROBE: Incident = ("internal-network-probe", &["medium/medium", "high/high"]);
+
 /// What every SSH connection to outside is, whatever it carries.
 const OUTBOUND: Incident = ("ssh-outbound", &["info/high"]);
 
@@ -55,6 +58,8 @@ const EXPECTED: &[(&str, &[Incident])] = &[
     ("stratum_monero", &[MINING]),
     ("monero_one_byte_writes", &[MINING]),
     ("stratum_third_party", &[MINING]),
+    ("internal_scan", &[PROBE]),
+    ("peer_fan_out", &[]),
     ("llm_harness", &[]),
     ("llm_harness_stateful", &[]),
     ("http_forward_proxy", &[]),
@@ -129,6 +134,7 @@ scenarios! {
     dropbear_reverse paramiko_reverse ssh_local_forward ssh_dynamic_forward ssh_remote_command
     tls_relay tls_relay_multiplexed port_forward
     stratum_bitcoin stratum_monero monero_one_byte_writes stratum_third_party
+    internal_scan peer_fan_out
     llm_harness llm_harness_stateful http_forward_proxy db_app mcp ordinary_work;
     docker: ssh_reverse_tunnel_with_traffic stratum_monero ordinary_work
 }

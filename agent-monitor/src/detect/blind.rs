@@ -10,6 +10,7 @@ use crate::event::{Loss, Process};
 pub static DETECTOR: Detector = Detector {
     name: "monitoring-loss",
     stages: &["missed"],
+    settings: &[],
 };
 
 /// A time for which something an agent did could not be seen.

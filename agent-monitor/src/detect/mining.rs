@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use agent_monitor_common::event::FlowId;
 
-use super::{Detector, Finding, Subject, bytes};
+use super::{Detector, Finding, Subject, bytes, who};
 use crate::event::Process;
 use crate::flow::Flow;
 use crate::protocol::Side;
@@ -15,6 +15,7 @@ use crate::protocol::stratum::{Fact, Weight};
 pub static DETECTOR: Detector = Detector {
     name: "mining-pool-protocol",
     stages: &["weak-signs", "one-side", "both-sides"],
+    settings: &[],
 };
 /// Stages of evidence.
 const WEAK: usize = 0;
@@ -189,10 +190,7 @@ impl Mining {
             }
             None => address,
         };
-        let who = process.as_ref().map_or_else(
-            || "A process of the agent".to_owned(),
-            |process| format!("{}[{}]", process.comm, process.pid),
-        );
+        let who = who(process.as_ref());
         Some(Finding {
             detector: &DETECTOR,
             stage,
@@ -219,38 +217,6 @@ impl Mining {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decode::ProcessKey;
-    use crate::event::Transport;
-
-    fn flow() -> Flow {
-        Flow {
-            id: FlowId::default(),
-            agent: 7,
-            owner: ProcessKey::default(),
-            connector: None,
-            cause: None,
-            transport: Transport::Tcp,
-            is_datagrams: false,
-            direction: None,
-            local: None,
-            remote: None,
-            begun: 0,
-            established: None,
-            is_found: false,
-            protocol: None,
-            server_name: None,
-            resolved_name: None,
-            is_ambiguous: false,
-            bytes: [0; 2],
-            packets: [0; 2],
-            peer: None,
-            event: None,
-            closed: None,
-            result: None,
-            retransmits: None,
-            rtt_us: None,
-        }
-    }
 
     fn fact(side: Side, from_pool: bool, weight: Weight) -> Fact {
         Fact {
@@ -271,7 +237,7 @@ mod tests {
     /// The stages of the findings that these messages of one flow make.
     fn stages(facts: &[Fact]) -> Vec<usize> {
         let mut mining = Mining::default();
-        let flow = flow();
+        let flow = Flow::unknown(7);
         facts
             .iter()
             .filter_map(|fact| mining.message(&flow, fact, None, 0))
@@ -331,7 +297,7 @@ mod tests {
             bytes: b"{\"id\":1}\xff\n".to_vec(),
             ..fact(Initiator, false, Strong)
         };
-        let found = Mining::default().message(&flow(), &said, None, 0);
+        let found = Mining::default().message(&Flow::unknown(7), &said, None, 0);
         let evidence = found.expect("a miner speaks").evidence;
         assert_eq!(
             evidence,
@@ -348,7 +314,7 @@ mod tests {
         let said = [fact(Initiator, false, Strong), fact(Responder, true, Proof)];
         let payload: usize = said
             .iter()
-            .filter_map(|fact| mining.message(&flow(), fact, None, 0))
+            .filter_map(|fact| mining.message(&Flow::unknown(7), fact, None, 0))
             .flat_map(|finding| finding.evidence)
             .filter(|line| !line.starts_with("in hexadecimal"))
             .map(|line| line.bytes().filter(|byte| *byte == b'x').count())

@@ -6,11 +6,13 @@
 pub mod blind;
 mod bytes;
 pub mod mining;
+pub mod probe;
 pub mod relay;
 pub mod ssh_command;
 pub mod tool;
 pub mod tunnel;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use agent_monitor_common::event::FlowId;
@@ -25,12 +27,50 @@ pub struct Detector {
     pub name: &'static str,
     /// Stages of evidence, from the least.
     pub stages: &'static [&'static str],
+    /// Numbers that rules may change.
+    pub settings: &'static [&'static Setting],
+}
+
+/// A number that a detector goes by, and that a rule's `settings` may change.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// As rules name it.
+    pub name: &'static str,
+    /// What it is without a rule's word.
+    pub default: u64,
+    /// What it means, in which unit, and where the number comes from.
+    pub about: &'static str,
+}
+
+/// A detector's numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings(BTreeMap<&'static str, u64>);
+
+impl Settings {
+    /// Largest number that can be set.
+    pub const MAX: u64 = 1_000_000_000;
+
+    /// Sets a number.
+    pub fn set(&mut self, setting: &Setting, value: u64) {
+        self.0.insert(setting.name, value.min(Self::MAX));
+    }
+
+    /// A number: as set, else its default.
+    pub fn get(&self, setting: &Setting) -> u64 {
+        self.0.get(setting.name).copied().unwrap_or(setting.default)
+    }
+
+    /// Takes what another one sets.
+    pub fn extend(&mut self, other: &Self) {
+        self.0.extend(&other.0);
+    }
 }
 
 /// Every detector.
 pub static DETECTORS: &[&Detector] = &[
     &blind::DETECTOR,
     &mining::DETECTOR,
+    &probe::DETECTOR,
     &tool::DETECTOR,
     &tunnel::SSH_DETECTOR,
     &tunnel::RELAY_DETECTOR,
@@ -57,6 +97,14 @@ pub struct Finding {
     pub evidence: Vec<String>,
     /// Nanoseconds since boot.
     pub time: u64,
+}
+
+/// A process in a sentence.
+fn who(process: Option<&Arc<Process>>) -> String {
+    process.map_or_else(
+        || "A process of the agent".to_owned(),
+        |process| format!("{}[{}]", process.comm, process.pid),
+    )
 }
 
 /// What a finding is about.

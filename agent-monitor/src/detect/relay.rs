@@ -29,11 +29,6 @@ use pair::{LAG_NS, Spans};
 /// before it: the process has to be woken and call connect(). Measured on real
 /// tunnels: below 5 ms on an idle machine.
 pub const CAUSE_NS: u64 = 250_000_000;
-/// Exchanges in which both directions match before a relay is believed on a flow
-/// whose protocol is not known: one can be chance.
-pub const MATCHED: u32 = 2;
-/// Exchanges in which both directions match before a relay is called sustained.
-pub const SUSTAINED: u32 = 4;
 /// Pairs that are compared at once, of one agent.
 const MAX_PAIRS: usize = 256;
 /// Flows whose bursts are kept, of one agent.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Detector, Finding, Subject, bytes};
+use super::{Detector, Finding, Subject, bytes, who};
 use crate::event::Process;
 use crate::flow::Flow;
 use crate::protocol::Fact;
@@ -12,6 +12,7 @@ use crate::protocol::tool::names;
 pub static DETECTOR: Detector = Detector {
     name: "tunnel-tool",
     stages: &["recognised"],
+    settings: &[],
 };
 
 /// What a fact says of a tunnel program, if the agent began the flow.
@@ -39,10 +40,7 @@ pub fn recognised(
         }
     };
     let remote = flow.remote?;
-    let who = process.map_or_else(
-        || "A process of the agent".to_owned(),
-        |process| format!("{}[{}]", process.comm, process.pid),
-    );
+    let who = who(process);
     Some(Finding {
         detector: &DETECTOR,
         stage: 0,

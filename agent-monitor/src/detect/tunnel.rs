@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use agent_monitor_common::event::FlowId;
 
-use super::relay::{End, MATCHED, Risen, SUSTAINED};
-use super::{Detector, Finding, Subject};
+use super::relay::{End, Risen};
+use super::{Detector, Finding, Setting, Settings, Subject};
 use crate::decode::{ProcessKey, Way};
 use crate::event::Process;
 use crate::flow::Flow;
@@ -15,12 +15,53 @@ use crate::protocol::ssh;
 pub static SSH_DETECTOR: Detector = Detector {
     name: "reverse-ssh-tunnel",
     stages: &["command-line", "wire-sizes", "relayed"],
+    settings: &[&MATCHED],
 };
 /// Tunnels on any other flow.
 pub static RELAY_DETECTOR: Detector = Detector {
     name: "reverse-tunnel-relay",
     stages: &["matched", "sustained"],
+    settings: &[&MATCHED, &SUSTAINED],
 };
+
+static MATCHED: Setting = Setting {
+    name: "matched",
+    default: 2,
+    about: "exchanges whose sizes match both ways before a relay is believed; one can be chance, as recordings \
+            of honest agents show. Between ssh and what it connects to itself, one is enough",
+};
+/// Exchanges before a relay is called sustained.
+pub static SUSTAINED: Setting = Setting {
+    name: "sustained",
+    default: 4,
+    about: "exchanges whose sizes match both ways before a relay is sustained: no recording of an honest \
+            agent has more than one",
+};
+
+/// How many exchanges have to match.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    matched: u64,
+    sustained: u64,
+    ssh: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::new(&Settings::default(), &Settings::default())
+    }
+}
+
+impl Limits {
+    /// As the settings of [`RELAY_DETECTOR`] and of [`SSH_DETECTOR`] have it.
+    pub fn new(relay: &Settings, ssh: &Settings) -> Self {
+        Self {
+            matched: relay.get(&MATCHED),
+            sustained: relay.get(&SUSTAINED),
+            ssh: ssh.get(&MATCHED),
+        }
+    }
+}
 
 /// Bytes of a forward's text that a summary shows.
 const MAX_SPEC: usize = 100;
@@ -89,7 +130,12 @@ pub fn wire_sizes(
 }
 
 /// An inside connection answers outside data. `process` made that connection.
-pub fn relayed(risen: &Risen, process: Option<&Arc<Process>>, time: u64) -> Option<Finding> {
+pub fn relayed(
+    risen: &Risen,
+    process: Option<&Arc<Process>>,
+    limits: Limits,
+    time: u64,
+) -> Option<Finding> {
     let Risen {
         pair,
         outside,
@@ -100,13 +146,14 @@ pub fn relayed(risen: &Risen, process: Option<&Arc<Process>>, time: u64) -> Opti
     }
     let (from, to) = (outside.remote?, inside.remote?);
     let ssh = outside.protocol == Some("ssh");
-    let exchanges = pair.score.exchanges();
+    let exchanges = u64::from(pair.score.exchanges());
     // One match may be chance, except between ssh and what it did itself.
-    let enough = exchanges >= MATCHED || (ssh && is_own(outside, inside, process));
+    let least = if ssh { limits.ssh } else { limits.matched };
+    let enough = exchanges >= least || (ssh && is_own(outside, inside, process));
     let (detector, stage) = match exchanges {
         _ if !enough => return None,
         _ if ssh => (&SSH_DETECTOR, RELAYED),
-        SUSTAINED.. => (&RELAY_DETECTOR, STEADY),
+        _ if exchanges >= limits.sustained => (&RELAY_DETECTOR, STEADY),
         _ => (&RELAY_DETECTOR, BOTH_WAYS),
     };
     let mut evidence = vec![format!(
@@ -237,7 +284,7 @@ mod tests {
             outside: end([203, 0, 113, 1], 5, protocol),
             inside: end([127, 0, 0, 1], connector, None),
         };
-        relayed(&risen, Some(&process.into()), 0)
+        relayed(&risen, Some(&process.into()), Limits::default(), 0)
             .map(|finding| (finding.detector.name, finding.stage))
     }
 
@@ -249,7 +296,7 @@ mod tests {
         assert_eq!(found(ssh, child, 1), Some((SSH_DETECTOR.name, RELAYED)));
         assert_eq!(found(ssh, sibling, 1), None);
         assert_eq!(
-            found(ssh, sibling, MATCHED),
+            found(ssh, sibling, MATCHED.default as u32),
             Some((SSH_DETECTOR.name, RELAYED))
         );
         assert_eq!(found(ssh, (0, 0), 1), None, "unknown");
@@ -259,11 +306,11 @@ mod tests {
     fn a_relay_of_unknown_protocol_needs_several_matches() {
         assert_eq!(found(None, (5, 1), 1), None);
         assert_eq!(
-            found(None, (5, 1), MATCHED),
+            found(None, (5, 1), MATCHED.default as u32),
             Some((RELAY_DETECTOR.name, BOTH_WAYS))
         );
         assert_eq!(
-            found(None, (6, 1), SUSTAINED),
+            found(None, (6, 1), SUSTAINED.default as u32),
             Some((RELAY_DETECTOR.name, STEADY))
         );
     }

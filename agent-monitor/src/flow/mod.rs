@@ -81,6 +81,38 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// A flow of `agent` of which nothing is known.
+    #[cfg(test)]
+    pub(crate) fn unknown(agent: u64) -> Self {
+        Self {
+            id: FlowId::default(),
+            agent,
+            owner: ProcessKey::default(),
+            connector: None,
+            cause: None,
+            transport: Transport::Tcp,
+            is_datagrams: false,
+            direction: None,
+            local: None,
+            remote: None,
+            begun: 0,
+            established: None,
+            is_found: false,
+            protocol: None,
+            server_name: None,
+            resolved_name: None,
+            is_ambiguous: false,
+            bytes: [0; 2],
+            packets: [0; 2],
+            peer: None,
+            event: None,
+            closed: None,
+            result: None,
+            retransmits: None,
+            rtt_us: None,
+        }
+    }
+
     /// Whether the other end is this machine or a private network.
     pub fn is_inside(&self) -> bool {
         match (self.remote, self.local) {

@@ -102,7 +102,7 @@ impl Correlation {
             });
             match rule.map(|rule| (rule, &rule.what)) {
                 Some((rule, What::Event { kind, .. })) => found.push((rule.id.clone(), *kind)),
-                Some((rule, What::Detector(_))) => found.push((rule.id.clone(), FINDING)),
+                Some((rule, What::Detector(..))) => found.push((rule.id.clone(), FINDING)),
                 Some((_, What::Correlation(_))) => {
                     let message = format!("{} is a correlation itself", quoted(name));
                     report.add(&item.span, message, None);

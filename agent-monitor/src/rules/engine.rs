@@ -10,7 +10,7 @@ use super::set::RuleSet;
 use super::summary::Summary;
 use super::tree::{Joined, Subject as Asked};
 use crate::decode::ProcessKey;
-use crate::detect::{Finding, Subject};
+use crate::detect::{Detector, Finding, Subject};
 use crate::event::{Address, Agent, Alert, Body, Event, Timestamp};
 
 /// Fields of an event that evidence shows.
@@ -148,6 +148,13 @@ impl Engine {
             evidence: vec![counted(correlation, fired.count)],
             events: fired.events,
         });
+    }
+
+    /// Whether every rule that would take a detector's findings lets this pass:
+    /// for what a detector counts, before it has found anything.
+    pub fn lets_pass(&self, detector: &Detector, deed: &Deed<'_>) -> bool {
+        let mut places = self.set.of_detector(detector.name).iter();
+        places.all(|place| self.set.rules()[*place].lets_pass(deed))
     }
 
     /// What rules say of a finding of a detector.

@@ -5,9 +5,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::detection::Context;
 use super::keys::{Keys, Report, text};
 use super::problem::quoted;
 use super::text::{Pattern, Place, TextSet};
+use super::vars::Item;
 use super::yaml::Node;
 use crate::enrich::selector::Selector;
 use crate::event::{Address, Agent, Process};
@@ -41,18 +43,20 @@ enum Destination {
     Net(IpNet, Option<u16>),
     /// Names.
     Names(TextSet),
+    /// A variable: what an agent's own entry says, else what it is for all.
+    Variable(Vec<(Vec<Selector>, Vec<Destination>)>, Vec<Destination>),
 }
 
 impl Exception {
     /// Reads the entries of `exceptions`.
-    pub fn read_all(node: &Node, report: &mut Report<'_>) -> Vec<Self> {
+    pub fn read_all(node: &Node, context: &Context<'_>, report: &mut Report<'_>) -> Vec<Self> {
         let entries = node.items().iter();
         entries
-            .filter_map(|entry| Self::read(entry, report))
+            .filter_map(|entry| Self::read(entry, context, report))
             .collect()
     }
 
-    fn read(node: &Node, report: &mut Report<'_>) -> Option<Self> {
+    fn read(node: &Node, context: &Context<'_>, report: &mut Report<'_>) -> Option<Self> {
         let mut keys = Keys::new(node, "an exception", report)?;
         let mut exception = Self::default();
         if let Some(agents) = keys.get("agent") {
@@ -69,7 +73,11 @@ impl Exception {
         exception.binaries = patterns(keys.texts("binary", report), report);
         for destination in keys.texts("destination", report) {
             let given = destination.text().unwrap_or_default();
-            match Destination::parse(given) {
+            let found = match given.strip_prefix('%').and_then(|it| it.strip_suffix('%')) {
+                Some(name) => Destination::variable(name, context, report),
+                None => Destination::parse(given),
+            };
+            match found {
                 Ok(known) => exception.destinations.push(known),
                 Err(message) => report.add(&destination.span, message, None),
             }
@@ -173,8 +181,41 @@ impl Destination {
         }
     }
 
+    fn variable(
+        name: &str,
+        context: &Context<'_>,
+        report: &mut Report<'_>,
+    ) -> Result<Self, String> {
+        let items = context
+            .vars
+            .get(name)
+            .ok_or_else(|| format!("there is no variable {}: vars.yaml has none", quoted(name)))?;
+        context.used.borrow_mut().insert(name.to_owned());
+        let mut read = |items: &[Item]| -> Vec<Self> {
+            let mut known = Vec::new();
+            for item in items {
+                match Self::parse(&item.text) {
+                    Ok(destination) => known.push(destination),
+                    Err(message) => report.problems.add(&item.source, &item.span, message, None),
+                }
+            }
+            known
+        };
+        let of_agents = context.vars.of_agents(name);
+        let of_agents = of_agents.map(|(agents, items)| (agents.to_vec(), read(items)));
+        Ok(Self::Variable(of_agents.collect(), read(items)))
+    }
+
     fn is_of(&self, deed: &Deed<'_>) -> bool {
         match self {
+            Self::Variable(of_agents, of_all) => {
+                let own = deed.agent.and_then(|agent| {
+                    let mut entries = of_agents.iter();
+                    entries.find(|(agents, _)| agents.iter().any(|it| it.chooses(agent)))
+                });
+                let list = own.map_or(of_all, |(_, own)| own);
+                list.iter().any(|destination| destination.is_of(deed))
+            }
             Self::Net(net, port) => deed.remote.is_some_and(|remote| {
                 net.contains(&remote.ip) && port.is_none_or(|port| port == remote.port)
             }),
@@ -188,6 +229,7 @@ mod tests {
     use super::*;
     use crate::event::Container;
     use crate::rules::problem::{Problems, Source};
+    use crate::rules::vars::Vars;
     use crate::rules::yaml;
 
     fn read(text: &str) -> (Vec<Exception>, Vec<String>) {
@@ -198,7 +240,13 @@ mod tests {
             source: &source,
             problems: &mut problems,
         };
-        let exceptions = Exception::read_all(&nodes[0], &mut report);
+        let vars = Vars::default();
+        let context = Context {
+            vars: &vars,
+            used: Default::default(),
+            regexes: Default::default(),
+        };
+        let exceptions = Exception::read_all(&nodes[0], &context, &mut report);
         (exceptions, problems.lines())
     }
 
@@ -264,6 +312,7 @@ mod tests {
             ("agent: ci-1", "names no kind"),
             ("destination: 192.0.2.7:99999", "no destination"),
             ("destination: a b", "no destination"),
+            ("destination: '%there-is-none%'", "no variable"),
             ("label: =x", "no key"),
         ] {
             let (_, problems) = read(entry);

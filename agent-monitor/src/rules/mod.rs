@@ -24,6 +24,7 @@ pub mod reload;
 pub mod rule;
 pub mod sample;
 pub mod set;
+pub mod settings;
 pub mod sigma;
 pub mod summary;
 pub mod testing;

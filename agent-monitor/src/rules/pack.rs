@@ -17,6 +17,7 @@ macro_rules! files {
 files! {
     "cgroup-escape.yaml"
     "gpu-device-open.yaml"
+    "internal-network-probe.yaml"
     "memfd-exec.yaml"
     "metadata-service-access.yaml"
     "miner-process.yaml"

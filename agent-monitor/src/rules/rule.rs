@@ -8,10 +8,11 @@ use super::exceptions::{Deed, Exception};
 use super::fields::{self, Field};
 use super::keys::{Keys, Report, text};
 use super::problem::{Source, nearest, quoted};
+use super::settings;
 use super::summary::Summary;
 use super::tree::Tree;
 use super::yaml::Node;
-use crate::detect::{DETECTORS, Detector};
+use crate::detect::{DETECTORS, Detector, Settings};
 use crate::event::{Confidence, Severity};
 
 /// Levels, as Sigma names them and as events do.
@@ -108,8 +109,8 @@ pub enum What {
         /// Fields whose values make one incident; without any, the process does.
         incident: Vec<&'static Field>,
     },
-    /// Findings of a detector.
-    Detector(&'static Detector),
+    /// Findings of a detector, which goes by these numbers.
+    Detector(&'static Detector, Settings),
     /// Several matches of other rules.
     Correlation(Correlation),
 }
@@ -119,7 +120,7 @@ impl What {
     pub fn name(&self) -> String {
         match self {
             Self::Event { kind, .. } => (*kind).to_owned(),
-            Self::Detector(detector) => format!("detector {}", detector.name),
+            Self::Detector(detector, _) => format!("detector {}", detector.name),
             Self::Correlation(correlation) => correlation.kind.name().to_owned(),
         }
     }
@@ -148,7 +149,7 @@ impl Rule {
             }
         };
         // Read even if the condition is wrong, so that every problem is told.
-        let head = Head::read(&mut keys, report);
+        let head = Head::read(&mut keys, context, report);
         keys.end("a rule", report);
         Some(head?.rule(what?, stages?, node, report.source))
     }
@@ -183,7 +184,11 @@ pub struct Head {
 
 impl Head {
     /// Reads it.
-    pub fn read(keys: &mut Keys<'_>, report: &mut Report<'_>) -> Option<Self> {
+    pub fn read(
+        keys: &mut Keys<'_>,
+        context: &Context<'_>,
+        report: &mut Report<'_>,
+    ) -> Option<Self> {
         let title = keys.need("title", "a rule", report);
         let id = keys.need("id", "a rule", report);
         if let Some(id) = id.filter(|id| !is_id(id.text().unwrap_or_default())) {
@@ -205,7 +210,7 @@ impl Head {
         let exceptions = keys
             .get("exceptions")
             .filter(|node| !node.is_null())
-            .map(|node| Exception::read_all(node, report));
+            .map(|node| Exception::read_all(node, context, report));
         let owned = |nodes: Vec<&Node>| -> Vec<String> {
             let texts = nodes.into_iter().filter_map(Node::text);
             texts.map(str::to_owned).collect()
@@ -414,6 +419,7 @@ fn of_detector(
 ) -> Option<(What, Vec<Stage>)> {
     let name = text("detector", node, report)?;
     let stages = keys.need("stages", "a detector's rule", report);
+    let numbers = keys.get("settings");
     let Some(detector) = DETECTORS.iter().find(|it| it.name == name) else {
         let known: Vec<_> = DETECTORS.iter().map(|detector| detector.name).collect();
         let help = nearest(name, known.iter().copied())
@@ -422,6 +428,7 @@ fn of_detector(
         report.add(&node.span, message, Some(help));
         return None;
     };
+    let settings = numbers.map(|it| settings::read(it, detector, report));
     let stages = stages?;
     let mut by_place: Vec<Option<Stage>> = detector.stages.iter().map(|_| None).collect();
     for node in stages.items() {
@@ -448,7 +455,8 @@ fn of_detector(
         report.add(&start, message, None);
     }
     let stages: Option<Vec<Stage>> = by_place.into_iter().collect();
-    Some((What::Detector(detector), stages?))
+    let what = What::Detector(detector, settings.unwrap_or_default());
+    Some((what, stages?))
 }
 
 fn tags(keys: &mut Keys<'_>, report: &mut Report<'_>) -> (Vec<String>, Arc<[Arc<str>]>) {

@@ -16,7 +16,8 @@ use super::sigma::{self, Unmapped};
 use super::tree::Tree;
 use super::vars::Vars;
 use super::yaml::{self, Node};
-use super::{files, pack};
+use super::{files, pack, settings};
+use crate::detect::{Detector, Settings};
 
 /// Rules of a set.
 pub const MAX_RULES: usize = 20_000;
@@ -176,7 +177,7 @@ impl RuleSet {
                 What::Event { kind, tree, .. } if rule.enabled || counted[place] => {
                     kinds.entry(kind).or_default().push((place, tree));
                 }
-                What::Detector(detector) if rule.enabled || counted[place] => {
+                What::Detector(detector, _) if rule.enabled || counted[place] => {
                     self.detectors.entry(detector.name).or_default().push(place);
                 }
                 _ => {}
@@ -216,6 +217,17 @@ impl RuleSet {
     /// The rules of a detector, by place.
     pub(super) fn of_detector(&self, name: &str) -> &[usize] {
         self.detectors.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// The numbers that a detector goes by: where rules of it differ, the last counts.
+    pub fn settings(&self, detector: &Detector) -> Settings {
+        let mut all = Settings::default();
+        for place in self.of_detector(detector.name) {
+            if let What::Detector(_, settings) = &self.rules[*place].what {
+                all.extend(settings);
+            }
+        }
+        all
     }
 
     /// The correlations that count a rule's matches, and its number there.
@@ -263,12 +275,12 @@ impl Loader {
             }
         }
         for document in documents.iter().filter(is_correlation) {
-            if let Some(rule) = self.correlation(document) {
+            if let Some(rule) = self.correlation(document, context) {
                 self.add(rule, document);
             }
         }
         for document in documents.iter().filter(is_override) {
-            self.change(document);
+            self.change(document, context);
         }
     }
 
@@ -297,7 +309,7 @@ impl Loader {
         });
     }
 
-    fn correlation(&mut self, document: &Document<'_>) -> Option<Rule> {
+    fn correlation(&mut self, document: &Document<'_>, context: &Context<'_>) -> Option<Rule> {
         let report = &mut Report {
             source: document.source,
             problems: &mut self.problems,
@@ -306,7 +318,7 @@ impl Loader {
         let correlation = keys.get("correlation")?;
         let correlation = Correlation::read(correlation, &self.rules, report);
         let stages = only_stage(&mut keys, None, report);
-        let head = Head::read(&mut keys, report);
+        let head = Head::read(&mut keys, context, report);
         keys.end("a rule", report);
         let what = What::Correlation(correlation?);
         Some(head?.rule(what, stages?, &document.node, document.source))
@@ -333,8 +345,8 @@ impl Loader {
         }
     }
 
-    /// `override: ID` with `enabled` or more `exceptions`.
-    fn change(&mut self, document: &Document<'_>) {
+    /// `override: ID` with `enabled`, `settings`, or more `exceptions`.
+    fn change(&mut self, document: &Document<'_>, context: &Context<'_>) {
         let report = &mut Report {
             source: document.source,
             problems: &mut self.problems,
@@ -345,7 +357,8 @@ impl Loader {
         };
         let enabled = keys.word("enabled", &[("true", true), ("false", false)], report);
         let exceptions = keys.get("exceptions");
-        let exceptions = exceptions.map(|it| Exception::read_all(it, report));
+        let exceptions = exceptions.map(|it| Exception::read_all(it, context, report));
+        let numbers = keys.get("settings");
         let named = keys.get("override");
         keys.end(what, report);
         let Some(named) = named else { return };
@@ -363,6 +376,16 @@ impl Loader {
         if let Some(rule) = Arc::get_mut(&mut self.rules[*place]) {
             rule.enabled = enabled.unwrap_or(rule.enabled);
             rule.exceptions.extend(exceptions.unwrap_or_default());
+            match (numbers, &mut rule.what) {
+                (Some(numbers), What::Detector(detector, settings)) => {
+                    settings.extend(&settings::read(numbers, detector, report));
+                }
+                (Some(numbers), _) => {
+                    let message = "only a detector's rule has `settings`";
+                    report.add(&numbers.span, message, None);
+                }
+                (None, _) => {}
+            }
         }
     }
 }

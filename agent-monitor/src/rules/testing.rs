@@ -74,7 +74,7 @@ fn check(set: &Arc<RuleSet>, rule: &Rule, test: &Node) -> Result<(), String> {
     if let Some(problem) = problems.list().first() {
         return Err(problem.to_string());
     }
-    if let What::Detector(_) = rule.what {
+    if let What::Detector(..) = rule.what {
         return check_finding(rule, finding, level, confidence);
     }
     let wanted = wanted.ok_or("a test says `match: true` or `match: false`")?;
@@ -137,7 +137,7 @@ fn check_finding(
     level: Option<&str>,
     confidence: Option<&str>,
 ) -> Result<(), String> {
-    let What::Detector(detector) = rule.what else {
+    let What::Detector(detector, _) = rule.what else {
         return Ok(());
     };
     let stage = stage.ok_or("the test of a detector's rule names a stage as `finding`")?;

@@ -11,7 +11,8 @@ use std::path::PathBuf;
 
 use agent_monitor::capture::recording::{Frame, Reader};
 use agent_monitor::decode;
-use agent_monitor::detect::relay::{Pair, Relays, SUSTAINED};
+use agent_monitor::detect::relay::{Pair, Relays};
+use agent_monitor::detect::tunnel::SUSTAINED;
 use agent_monitor::flow::{Change, Flow, Table, id_text};
 use anyhow::{Context as _, Result};
 use clap::Parser;
@@ -32,7 +33,7 @@ fn main() -> Result<()> {
         let relays = seen.iter().filter(|pair| pair.score.is_relay()).count();
         let sustained = seen
             .iter()
-            .filter(|pair| pair.score.exchanges() >= SUSTAINED)
+            .filter(|pair| u64::from(pair.score.exchanges()) >= SUSTAINED.default)
             .count();
         let sum = |of: fn(&Pair) -> u32| seen.iter().map(of).sum::<u32>();
         println!(

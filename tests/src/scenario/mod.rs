@@ -7,6 +7,7 @@
 
 mod mining;
 mod ordinary;
+mod probing;
 mod relay;
 mod ssh;
 
@@ -140,6 +141,18 @@ pub static SCENARIOS: &[Scenario] = &[
         about: "the pool is made with npm's stratum package",
         alert: Some("mining-pool-protocol"),
         run: mining::third_party,
+    },
+    Scenario {
+        name: "internal_scan",
+        about: "tries a port of many private hosts, which refuse or are not there",
+        alert: Some("internal-network-probe"),
+        run: probing::scan,
+    },
+    Scenario {
+        name: "peer_fan_out",
+        about: "joins a cluster: a connection to each of many private hosts",
+        alert: None,
+        run: probing::peers,
     },
     Scenario {
         name: "llm_harness",

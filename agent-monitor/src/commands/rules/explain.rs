@@ -45,6 +45,12 @@ fn explain(rule: &Rule) -> String {
         let (severity, confidence) = (stage.severity.name(), stage.confidence.name());
         let _ = writeln!(text, "  {name}severity {severity}, confidence {confidence}");
     }
+    if let What::Detector(detector, settings) = &rule.what {
+        for setting in detector.settings {
+            let (name, value) = (setting.name, settings.get(setting));
+            let _ = writeln!(text, "  setting {name}: {value} ({})", setting.about);
+        }
+    }
     if !rule.enabled {
         let _ = writeln!(text, "It is not enabled.");
     }

@@ -5,6 +5,7 @@ mod correlations;
 mod fields;
 mod language;
 mod pack;
+mod settings;
 mod sigma;
 
 use std::path::Path;

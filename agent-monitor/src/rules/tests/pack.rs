@@ -64,6 +64,7 @@ fn ids_and_grades_are_those_of_the_contract() {
         ("reverse-shell", "critical/high"),
         ("metadata-service-access", "high/high"),
         ("gpu-device-open", "info/high high/high"),
+        ("internal-network-probe", "medium/medium high/high"),
         ("miner-process", "high/medium"),
         ("memfd-exec", "medium/high"),
         ("cgroup-escape", "high/high"),
