@@ -183,7 +183,7 @@ impl Pipeline {
         self.holes.remove(&id);
         self.incidents.forget(id);
         self.flows.names.forget(id);
-        self.detectors.probes.forget(id);
+        self.detectors.forget(id);
     }
 
     /// Processes that were forgotten because there were too many.

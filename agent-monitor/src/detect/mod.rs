@@ -5,6 +5,7 @@
 
 pub mod blind;
 mod bytes;
+pub mod dns_tunnel;
 pub mod mining;
 pub mod probe;
 pub mod relay;
@@ -69,6 +70,7 @@ impl Settings {
 /// Every detector.
 pub static DETECTORS: &[&Detector] = &[
     &blind::DETECTOR,
+    &dns_tunnel::DETECTOR,
     &mining::DETECTOR,
     &probe::DETECTOR,
     &tool::DETECTOR,

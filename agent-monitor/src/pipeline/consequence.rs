@@ -6,6 +6,7 @@ use agent_monitor_common::event::FlowId;
 
 use super::{is_related, known};
 use crate::decode::{self, ProcessKey, Record};
+use crate::detect::dns_tunnel::{self, DnsTunnels};
 use crate::detect::mining::Mining;
 use crate::detect::probe::Probes;
 use crate::detect::relay::{Relays, Risen};
@@ -25,12 +26,20 @@ pub(super) struct Detectors {
     pub mining: Mining,
     pub probes: Probes,
     pub tunnels: tunnel::Limits,
+    pub dns: DnsTunnels,
 }
 
 impl Detectors {
+    /// Forgets an agent.
+    pub fn forget(&mut self, agent: u64) {
+        self.probes.forget(agent);
+        self.dns.forget(agent);
+    }
+
     /// Judges by the numbers that these rules set from now on.
     pub fn configure(&mut self, rules: &RuleSet) {
         self.probes.configure(&rules.settings(&probe::DETECTOR));
+        self.dns.configure(&rules.settings(&dns_tunnel::DETECTOR));
         self.tunnels = tunnel::Limits::new(
             &rules.settings(&tunnel::RELAY_DETECTOR),
             &rules.settings(&tunnel::SSH_DETECTOR),
@@ -66,6 +75,7 @@ pub(super) fn consequence(
         relays,
         mining,
         probes,
+        dns,
         ..
     } = detectors;
     let Around {
@@ -87,15 +97,13 @@ pub(super) fn consequence(
             known(processes, actor, record.time)
         }
     };
-    let lets_pass = || {
-        let deed = Deed {
-            agent: *agent,
-            process: process.as_deref(),
-            remote: flow.remote,
-            name: flow.name().map(|name| &**name),
-        };
-        engine.lets_pass(&probe::DETECTOR, &deed)
+    let deed = Deed {
+        agent: *agent,
+        process: process.as_deref(),
+        remote: flow.remote,
+        name: flow.name().map(|name| &**name),
     };
+    let lets_pass = || engine.lets_pass(&probe::DETECTOR, &deed);
     let probed = probes.change(flow, change, process.as_ref(), record.time, lets_pass);
     result.findings.extend(probed);
     let related = |one: ProcessKey, other: ProcessKey| is_related(processes, one, other);
@@ -122,7 +130,18 @@ pub(super) fn consequence(
             flow_body(flow, FlowState::Open, facts.into(), record.time)
         }
         Change::Identified => flow_body(flow, FlowState::Identified, Vec::new(), record.time),
-        Change::Fact(Fact::Dns(fact)) => dns_body(flow, fact),
+        Change::Fact(Fact::Dns(fact)) => {
+            let lets_pass = |name: &str| {
+                let deed = Deed {
+                    name: Some(name),
+                    ..deed
+                };
+                engine.lets_pass(&dns_tunnel::DETECTOR, &deed)
+            };
+            let found = dns.message(flow, fact, process.as_ref(), record.time, lets_pass);
+            result.findings.extend(found);
+            dns_body(flow, fact)
+        }
         Change::Fact(fact) => {
             result.findings.extend(match fact {
                 Fact::Dns(_) => None,

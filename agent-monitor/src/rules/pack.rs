@@ -16,6 +16,7 @@ macro_rules! files {
 
 files! {
     "cgroup-escape.yaml"
+    "dns-tunnel.yaml"
     "gpu-device-open.yaml"
     "internal-network-probe.yaml"
     "memfd-exec.yaml"
