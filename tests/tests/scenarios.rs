@@ -91,6 +91,8 @@ fn check(name: &str, make: impl FnOnce(&std::sync::Arc<World>) -> anyhow::Result
         assert_eq!(alert["coverage"], "complete", "{event:#}");
         assert_eq!(event["agent"]["cgroup"], agent.group().path(), "{event:#}");
         assert!(event["process"]["pid"].is_u64(), "{event:#}");
+        assert!(event["process"]["exe"].is_string(), "{event:#}");
+        assert!(event["process"]["argv"][0].is_string(), "{event:#}");
         assert!(
             !alert["evidence"].as_array().unwrap().is_empty(),
             "{event:#}"

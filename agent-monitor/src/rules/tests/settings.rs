@@ -3,7 +3,9 @@
 use super::*;
 use crate::detect::probe::DETECTOR;
 use crate::event::{Address, Agent};
+use crate::rules::engine::{Engine, Found};
 use crate::rules::exceptions::Deed;
+use crate::rules::{sample, yaml};
 
 #[test]
 fn an_override_changes_the_numbers_it_names() {
@@ -103,4 +105,29 @@ fn the_documentation_has_every_detector_with_its_stages_and_numbers() {
             assert!(text.contains(&row), "{row}");
         }
     }
+}
+
+#[test]
+fn a_detector_s_finding_is_let_pass_by_the_destination_s_name() {
+    let change = "override: tunnel-tool\nexceptions: [{destination: '*.example.net'}]";
+    let set = compile(&[("x.yaml", change)]).unwrap_or_else(|problems| panic!("{problems}"));
+    let mut engine = Engine::new(set);
+    let mut told = |name: Option<&str>| {
+        let text = "{finding: tunnel-tool, stage: recognised}";
+        let sample = yaml::documents(text).expect(text).remove(0);
+        let sample = sample::finding(&sample, 0).expect(text);
+        let mut sightings = Vec::new();
+        let found = Found {
+            time: sample.time,
+            node: &sample.node,
+            agent: None,
+            name,
+            events: &[],
+        };
+        engine.finding(&sample.finding, &found, &mut sightings);
+        sightings.len()
+    };
+    assert_eq!(told(Some("relay.example.net")), 0);
+    assert_eq!(told(Some("relay.example.org")), 1);
+    assert_eq!(told(None), 1);
 }
