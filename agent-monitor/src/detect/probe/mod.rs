@@ -3,7 +3,7 @@
 //!
 //! What counts is what became of an attempt, not that it was made: a cluster's
 //! members connect to hundreds of peers and get through. An attempt that is not
-//! answered within [`SILENT_NS`] has failed, too. `targets` keeps who was tried
+//! answered within `SILENT_NS` has failed, too. `targets` keeps who was tried
 //! and what came of it, `walk` is the sequential test for scanners that take
 //! their time.
 
