@@ -15,6 +15,7 @@
 
 pub mod agent;
 pub mod bench;
+pub mod benign;
 pub mod cgroup;
 mod container;
 pub mod demo;

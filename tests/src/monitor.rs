@@ -295,6 +295,12 @@ impl Monitor {
         lock(&self.events).clone()
     }
 
+    /// Every event since the last call, for runs so long that all of them would not fit
+    /// into memory: no other function knows of them from then on.
+    pub fn take(&self) -> Vec<Value> {
+        std::mem::take(&mut *lock(&self.events))
+    }
+
     /// Every event of this kind so far.
     pub fn of_kind(&self, kind: &str) -> Vec<Value> {
         let mut events = self.events();

@@ -93,7 +93,11 @@ pub fn certificate(world: &World) -> Result<(PathBuf, PathBuf)> {
 /// When there is no certificate.
 pub fn trust(agent: &Agent) -> Result<[String; 3]> {
     let (cert, key) = certificate(agent.world())?;
-    fs::copy(&cert, agent.shared().join("ca.pem"))?;
+    let trusted = agent.shared().join("ca.pem");
+    // It is the same all the time, and somebody may be reading it.
+    if !trusted.exists() {
+        fs::copy(&cert, trusted)?;
+    }
     Ok([
         "--certificate".to_owned(),
         cert.display().to_string(),
@@ -132,7 +136,7 @@ pub struct Sshd {
 }
 
 impl Sshd {
-    /// Makes keys and starts it. The agent's key is at [`KEY`].
+    /// Makes keys, unless an earlier one did, and starts it. The agent's key is at [`KEY`].
     ///
     /// # Errors
     /// When keys cannot be made or it does not come up.
@@ -142,6 +146,9 @@ impl Sshd {
         let authorized = world.dir().join("authorized_keys");
         let user_key = agent.shared().join("id_ed25519");
         for key in [&host_key, &user_key] {
+            if key.exists() {
+                continue;
+            }
             let file = key.display().to_string();
             tool(
                 "ssh-keygen",

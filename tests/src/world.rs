@@ -74,13 +74,14 @@ impl World {
         Ok(Arc::new(world))
     }
 
-    /// Gives the internet one more address (`a.b.c.d/len`); its closed ports refuse.
+    /// Gives the internet an address (`a.b.c.d/len`), if it has not got it; its closed
+    /// ports refuse.
     ///
     /// # Errors
     /// When `ip` does not take it.
     pub fn add_address(&self, address: &str) -> Result<()> {
         self.net
-            .ip(&["addr", "add", address, "dev", BRIDGE])
+            .ip(&["addr", "replace", address, "dev", BRIDGE])
             .map(drop)
     }
 

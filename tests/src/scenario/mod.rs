@@ -3,7 +3,7 @@
 //! everything it started.
 //!
 //! Servers use fixed ports of the world's addresses, so one world runs one
-//! scenario at a time.
+//! scenario at a time; it can run another, or the same again, after that.
 
 mod mining;
 mod ordinary;

@@ -144,7 +144,7 @@ pub(super) fn work(agent: &Agent) -> Result<Outcome> {
     agent.run(&[
         "sh",
         "-c",
-        "cd /tmp && mkdir project && seq 100 > project/list && sort -r project/list | wc -l",
+        "cd /tmp && mkdir -p project && seq 100 > project/list && sort -r project/list | wc -l",
     ])?;
     Ok(Outcome {
         remote: address(SERVER, 80)?,

@@ -186,10 +186,12 @@ pub(super) fn git(agent: &Agent) -> Result<Outcome> {
         .join("repository.git")
         .display()
         .to_string();
+    // Of an earlier run.
+    let _ = fs::remove_dir_all(&repository);
     tool("git", &["init", "-q", "--bare", "-b", "main", &repository])?;
     let url = format!("ssh://{LOGIN}{repository}");
     let script = format!(
-        "set -e; cd /tmp; git config --global user.name agent; \
+        "set -e; cd /tmp; rm -rf one two; git config --global user.name agent; \
          git config --global user.email agent@git.example; export GIT_SSH_COMMAND='ssh {}'; git clone -q {url} one; cd one; \
          git checkout -q -b main; head -c {SIZE} /dev/urandom > data; git add data; \
          git commit -q -m Data; \
