@@ -6,9 +6,8 @@
 //! with a network namespace of its own, joined to that internet by a veth pair.
 //! Both kinds of agent run from one root filesystem, so a scenario finds the
 //! same tools in either. [`scenario::SCENARIOS`] lists what agents can be made
-//! to do. Only [`demo`] needs agent-monitor itself.
-//! to do; [`monitor::Monitor`] is agent-monitor, watching. Nothing else in here
-//! needs it.
+//! to do; [`benign`] has one work honestly for hours. [`monitor::Monitor`] is
+//! agent-monitor, watching.
 //!
 //! Everything needs root, uses documentation addresses only, and is removed on
 //! drop; what a killed run left behind is removed by the next one.
