@@ -23,6 +23,7 @@
 //! name = "siem"
 //! kind = "syslog"
 //! address = "siem.example.net:6514"
+//! transport = "tls"
 //! format = "cef"                # json (the default), ocsf, ecs, cef or plain
 //! ```
 
@@ -31,6 +32,7 @@
 mod layers;
 pub mod reference;
 mod sink;
+mod units;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -44,8 +46,10 @@ use crate::rules::problem::nearest;
 pub use layers::{CONFIG_DIR, Flag, Loaded, Origin};
 pub use sink::{
     BatchConfig, ElasticsearchConfig, FileConfig, FilterConfig, Format, Location, OtlpConfig,
-    Secret, SinkConfig, Span, SplunkConfig, SyslogConfig, TlsConfig, WebhookConfig,
+    RotateConfig, Secret, SinkConfig, SplunkConfig, StdoutConfig, SyslogConfig, TlsConfig,
+    Transport, WebhookConfig,
 };
+pub use units::{Size, Span};
 
 /// Default of `[store] path`: where systemd's `StateDirectory=agent-monitor` is.
 pub const STORE_PATH: &str = "/var/lib/agent-monitor/store.db";
@@ -269,7 +273,9 @@ mod tests {
             SinkConfig::Syslog(SyslogConfig {
                 name: "siem".into(),
                 address: "siem.example.net:6514".into(),
+                transport: Transport::Tls,
                 format: Format::Cef,
+                tls: TlsConfig::default(),
                 filter: FilterConfig::default(),
                 batch: BatchConfig::default(),
             })
@@ -333,8 +339,24 @@ mod tests {
         for good in ["host:514", "192.0.2.1:514", "[2001:db8::1]:514"] {
             assert!(parse(&syslog(good)).is_ok(), "{good}");
         }
+        let local = |path: &str| syslog(path) + "\ntransport = 'local'";
+        assert!(parse(&local("/dev/log")).is_ok());
+        assert!(refusal(&local("host:514")).contains("path of a socket"));
         let relative = refusal("[[sink]]\nkind = 'file'\nname = 'f'\npath = 'a'");
         assert!(relative.contains("begin with"), "{relative}");
+    }
+
+    #[test]
+    fn refuses_what_would_send_in_the_clear_or_show_a_password() {
+        let syslog =
+            "[[sink]]\nkind = 'syslog'\nname = 's'\naddress = 'h:514'\ntls = { ca = '/ca' }";
+        assert!(refusal(syslog).contains("nothing is encrypted"));
+        assert!(parse(&format!("{syslog}\ntransport = 'tls'")).is_ok());
+        let hook = |url: &str| format!("[[sink]]\nkind = 'webhook'\nname = 'w'\nurl = '{url}'");
+        let message = refusal(&hook("https://user:s3cret@example.net/hook"));
+        assert!(message.contains("password"), "{message}");
+        assert!(!message.contains("s3cret"), "{message}");
+        assert!(parse(&hook("https://example.net/@hook")).is_ok());
     }
 
     #[test]

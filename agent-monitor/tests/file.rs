@@ -3,12 +3,15 @@
 
 mod common;
 
+use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_monitor::config::{BatchConfig, FileConfig, FilterConfig, Format, SinkConfig};
+use agent_monitor::config::{
+    BatchConfig, FileConfig, FilterConfig, Format, RotateConfig, SinkConfig, Size, Span,
+};
 use agent_monitor::sinks::{SinkStatus, Sinks};
 use agent_monitor::store::Store;
 use common::{SmallDisk, alert, alert_saying, id, id_of, wait_for};
@@ -27,6 +30,10 @@ struct Monitor {
 
 impl Monitor {
     fn start(folder: &Path, output: &Path) -> Self {
+        Self::rotating(folder, output, RotateConfig::default())
+    }
+
+    fn rotating(folder: &Path, output: &Path, rotate: RotateConfig) -> Self {
         let runtime = Runtime::new().unwrap();
         let store = Store::open(&folder.join("store.db")).unwrap();
         let (stop, stopped) = watch::channel(false);
@@ -34,6 +41,7 @@ impl Monitor {
             name: "archive".into(),
             path: output.to_owned(),
             format: Format::Json,
+            rotate,
             filter: FilterConfig::default(),
             batch: BatchConfig::default(),
         });
@@ -210,6 +218,121 @@ fn a_full_disk_tears_no_line_loses_none_and_doubles_none() {
     assert_eq!(ids(&output), expected(1..=50));
 }
 
+/// Every file that rotation has made, oldest first, and the one that is written to.
+fn rotated(output: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<_> = std::fs::read_dir(output.parent().unwrap())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|file| {
+            let name = file.file_name().unwrap().to_str().unwrap();
+            name.starts_with("alerts.ndjson.")
+        })
+        .collect();
+    files.sort();
+    files.push(output.to_owned());
+    files
+}
+
+/// The id on every line of a file, which may be compressed.
+fn ids_in(file: &Path) -> Vec<String> {
+    if file.extension().is_none_or(|it| it != "gz") {
+        return ids(file);
+    }
+    // As anybody would read it.
+    let gzip = std::process::Command::new("gzip")
+        .args(["--decompress", "--stdout"])
+        .arg(file)
+        .output()
+        .expect("gzip runs");
+    assert!(gzip.status.success(), "{gzip:?}");
+    let text = String::from_utf8(gzip.stdout).unwrap();
+    text.lines().map(|line| id_of(line).expect(line)).collect()
+}
+
+#[test]
+fn a_file_that_is_large_enough_is_rotated_and_compressed_and_no_line_is_lost() {
+    let (folder, output) = folder();
+    let rotate = RotateConfig {
+        size: Some(Size(8 * 1024)),
+        keep: NonZeroU32::new(1000).unwrap(),
+        ..RotateConfig::default()
+    };
+    let monitor = Monitor::rotating(folder.path(), &output, rotate);
+    for first in (1..=500).step_by(10) {
+        monitor.append(first..first + 10);
+        monitor.wait_until_delivered();
+        assert!(output.metadata().unwrap().len() <= 8 * 1024);
+    }
+    monitor.stop();
+    // A start ends what the stop may have cut short.
+    let monitor = Monitor::rotating(folder.path(), &output, rotate);
+    monitor.append([501]);
+    monitor.wait_until_delivered();
+    let files = wait_for("all earlier files to be compressed", LIMIT, || {
+        let files = rotated(&output);
+        let earlier = &files[..files.len() - 1];
+        let done = |file: &PathBuf| file.extension().is_some_and(|it| it == "gz");
+        earlier.iter().all(done).then_some(files)
+    });
+    monitor.stop();
+    assert!(files.len() > 10, "{files:?}");
+    for file in &files {
+        let mode = file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", file.display());
+    }
+    let all: Vec<_> = files.iter().flat_map(|file| ids_in(file)).collect();
+    assert_eq!(all, expected(1..=501));
+}
+
+#[test]
+fn a_file_that_is_old_enough_is_rotated_and_only_so_many_stay() {
+    let (folder, output) = folder();
+    let rotate = RotateConfig {
+        age: Some(Span(Duration::from_millis(50))),
+        keep: NonZeroU32::new(2).unwrap(),
+        gzip: false,
+        ..RotateConfig::default()
+    };
+    let monitor = Monitor::rotating(folder.path(), &output, rotate);
+    for n in 1..=5 {
+        monitor.append([n]);
+        monitor.wait_until_delivered();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    wait_for("the oldest to be deleted", LIMIT, || {
+        (rotated(&output).len() == 3).then_some(())
+    });
+    monitor.stop();
+    let all: Vec<_> = rotated(&output)
+        .iter()
+        .flat_map(|file| ids_in(file))
+        .collect();
+    assert_eq!(all, expected(3..=5));
+}
+
+#[test]
+fn what_logrotate_took_away_is_let_go_of_when_told_to() {
+    let (folder, output) = folder();
+    let monitor = Monitor::start(folder.path(), &output);
+    monitor.append([1]);
+    monitor.wait_until_delivered();
+    let held = || {
+        let open = std::fs::read_dir("/proc/self/fd").unwrap();
+        open.filter_map(|it| std::fs::read_link(it.unwrap().path()).ok())
+            .any(|file| {
+                file.starts_with(folder.path()) && file.to_str().unwrap().contains("alerts.ndjson")
+            })
+    };
+    std::fs::rename(&output, folder.path().join("alerts.ndjson.1")).unwrap();
+    assert!(held());
+    monitor.sinks.reopen();
+    wait_for("it to be let go of", LIMIT, || (!held()).then_some(()));
+    monitor.append([2]);
+    monitor.wait_until_delivered();
+    monitor.stop();
+    assert_eq!(ids(&output), expected([2]));
+}
+
 #[test]
 fn sinks_are_exchanged_while_they_run_and_none_misses_an_alert() {
     let folder = tempfile::tempdir().unwrap();
@@ -218,6 +341,7 @@ fn sinks_are_exchanged_while_they_run_and_none_misses_an_alert() {
             name: name.into(),
             path: folder.path().join(file),
             format: Format::Json,
+            rotate: RotateConfig::default(),
             filter: FilterConfig::default(),
             batch: BatchConfig::default(),
         })

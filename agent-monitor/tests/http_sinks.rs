@@ -16,6 +16,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
+use common::receivers::{Child, certificates};
 use common::{alert, id, wait_for};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value;
@@ -586,32 +587,6 @@ fn a_filter_keeps_back_what_is_not_wanted_and_the_cursor_moves_on() {
     assert!(receiver.requests().is_empty());
 }
 
-/// Makes a CA, and certificates of it for 127.0.0.1 and for a client, with openssl.
-fn certificates(folder: &std::path::Path) {
-    let openssl = |arguments: &str| {
-        let output = std::process::Command::new("openssl")
-            .args(arguments.split(' '))
-            .current_dir(folder)
-            .output()
-            .expect("openssl runs");
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "openssl {arguments}: {errors}");
-    };
-    let curve = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
-    openssl(&format!(
-        "req -x509 {curve} -keyout ca.key -out ca.pem -subj /CN=ca -days 2"
-    ));
-    std::fs::write(folder.join("san"), "subjectAltName=IP:127.0.0.1").unwrap();
-    for name in ["server", "client"] {
-        openssl(&format!(
-            "req {curve} -keyout {name}.key -out {name}.csr -subj /CN={name}"
-        ));
-        openssl(&format!(
-            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out {name}.pem -days 2 -extfile san"
-        ));
-    }
-}
-
 /// Answers 200 to whatever comes over TLS from a client with a certificate of the CA;
 /// says its port first, then each body.
 const TLS_RECEIVER: &str = r#"
@@ -631,15 +606,6 @@ server.socket = context.wrap_socket(server.socket, server_side=True)
 print(server.server_address[1], flush=True)
 server.serve_forever()
 "#;
-
-struct Child(std::process::Child);
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 #[test]
 fn tls_trusts_the_configured_ca_alone_and_shows_our_certificate() {

@@ -11,7 +11,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_monitor::config::{BatchConfig, FilterConfig, Format, SinkConfig, SyslogConfig};
+use agent_monitor::config::{
+    BatchConfig, FilterConfig, Format, SinkConfig, SyslogConfig, TlsConfig, Transport,
+};
 use agent_monitor::event::Event;
 use agent_monitor::sinks::Sinks;
 use agent_monitor::store::Store;
@@ -151,7 +153,9 @@ impl Monitor {
         let config = SinkConfig::Syslog(SyslogConfig {
             name: "siem".into(),
             address,
+            transport: Transport::Tcp,
             format: Format::Json,
+            tls: TlsConfig::default(),
             filter: FilterConfig::default(),
             batch: BatchConfig::default(),
         });

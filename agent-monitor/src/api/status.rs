@@ -124,7 +124,7 @@ pub struct SinkStatus {
     pub lag_seconds: u64,
     /// Deliveries that failed since the daemon started.
     pub retries: u64,
-    /// Alerts that count as delivered although the receiver broke off each time.
+    /// Alerts that the receiver took and broke off after, each time: dead letters since.
     pub unconfirmed: u64,
     /// Alerts that the receiver refused for good, kept apart: `agent-monitor sinks`.
     pub dead_letters: u64,

@@ -70,6 +70,7 @@ impl Reconfigure {
         // It logs what came of it; sinks do not depend on it.
         let _ = self.rules.reload_from(config.rules.dirs.clone());
         self.sinks.replace(&config.sinks);
+        self.sinks.reopen();
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         for setting in differing(&current, &config) {
             tracing::warn!("{setting} was changed: that is taken into use by a restart");

@@ -52,6 +52,8 @@ const EXAMPLES: &[(&str, &str)] = &[
         r#""/etc/agent-monitor/client.pem""#,
     ),
     ("sink.*.tls.key", r#""/etc/agent-monitor/client.key""#),
+    ("sink.*.rotate.age", r#""24h""#),
+    ("sink.*.rotate.size", r#""100MiB""#),
     ("sink.*.token", r#"{ file = "/etc/agent-monitor/token" }"#),
 ];
 
@@ -265,11 +267,11 @@ mod tests {
         let node = Config::parse(node, path).unwrap();
         assert_eq!(node.api.group.as_deref(), Some("monitor"));
         for sink in sinks.split("[[sink]]") {
-            // Two ways to prove who we are exclude each other.
+            // Two ways to prove who we are exclude each other; certificates are for TLS.
             let lines: String = sink
                 .lines()
                 .filter(|line| !line.starts_with("basic ="))
-                .map(|line| format!("{line}\n"))
+                .map(|line| line.replace("\"tcp\"", "\"tls\"") + "\n")
                 .collect();
             let config = Config::parse(&format!("[[sink]]\n{lines}"), path);
             let config = config.unwrap_or_else(|error| panic!("{lines}\n{error}"));

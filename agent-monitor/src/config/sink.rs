@@ -2,12 +2,12 @@
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use globset::Glob;
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
+use super::units::{Size, Span};
 use crate::event::Severity;
 
 /// A `[[sink]]`. Its `name` is what its cursor is kept under: a renamed sink is
@@ -17,7 +17,9 @@ use crate::event::Severity;
 pub enum SinkConfig {
     /// Lines appended to a file.
     File(FileConfig),
-    /// RFC 5424 over TCP, octet-counted.
+    /// Lines on the daemon's standard output, which is silent without such a sink.
+    Stdout(StdoutConfig),
+    /// RFC 5424 over TCP, TLS or UDP, or to a local socket.
     Syslog(SyslogConfig),
     /// Splunk's HTTP Event Collector.
     Splunk(SplunkConfig),
@@ -40,6 +42,52 @@ pub struct FileConfig {
     /// The shape of a line.
     #[serde(default)]
     pub format: Format,
+    /// When a new file is begun.
+    #[serde(default)]
+    pub rotate: RotateConfig,
+    /// Which alerts.
+    #[serde(default)]
+    pub filter: FilterConfig,
+    /// In what portions.
+    #[serde(default)]
+    pub batch: BatchConfig,
+}
+
+/// `rotate = { … }`: when a file is renamed to `PATH.TIME` and a new one begun. Not at
+/// all without `size` and `age`; somebody else, such as logrotate, may do it then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RotateConfig {
+    /// Before it is larger than this, such as `"100MiB"`.
+    pub size: Option<Size>,
+    /// When it is older than this, such as `"24h"`, and there is something to write.
+    pub age: Option<Span>,
+    /// How many earlier files stay; the oldest are deleted.
+    pub keep: NonZeroU32,
+    /// Whether earlier files are compressed.
+    pub gzip: bool,
+}
+
+impl Default for RotateConfig {
+    fn default() -> Self {
+        Self {
+            size: None,
+            age: None,
+            keep: NonZeroU32::MIN.saturating_add(6),
+            gzip: true,
+        }
+    }
+}
+
+/// `kind = "stdout"`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StdoutConfig {
+    /// Unique among the sinks.
+    pub name: String,
+    /// The shape of a line.
+    #[serde(default)]
+    pub format: Format,
     /// Which alerts.
     #[serde(default)]
     pub filter: FilterConfig,
@@ -54,17 +102,39 @@ pub struct FileConfig {
 pub struct SyslogConfig {
     /// Unique among the sinks.
     pub name: String,
-    /// `host:port`; an IPv6 address in brackets.
+    /// `host:port`, an IPv6 address in brackets; with `transport = "local"` the path of
+    /// a socket, such as `/dev/log`.
     pub address: String,
+    /// How it gets there.
+    #[serde(default)]
+    pub transport: Transport,
     /// The shape of a message's body.
     #[serde(default)]
     pub format: Format,
+    /// Certificates, for `transport = "tls"`.
+    #[serde(default)]
+    pub tls: TlsConfig,
     /// Which alerts.
     #[serde(default)]
     pub filter: FilterConfig,
     /// In what portions.
     #[serde(default)]
     pub batch: BatchConfig,
+}
+
+/// How syslog messages get to a receiver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// TCP, octet-counted (RFC 6587).
+    #[default]
+    Tcp,
+    /// TLS (RFC 5425).
+    Tls,
+    /// UDP, a datagram a message (RFC 5426): what is lost on the way is lost unseen.
+    Udp,
+    /// A socket of this node, datagrams or a stream.
+    Local,
 }
 
 /// `kind = "splunk"`.
@@ -239,28 +309,6 @@ impl Default for BatchConfig {
     }
 }
 
-/// A length of time: `"500ms"`, `"5s"`, `"2m"`, `"1h"`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
-#[schemars(with = "String")]
-pub struct Span(pub Duration);
-
-impl Serialize for Span {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let span = jiff::SignedDuration::try_from(self.0).map_err(serde::ser::Error::custom)?;
-        serializer.collect_str(&format_args!("{span:#}"))
-    }
-}
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let duration: jiff::SignedDuration = text.parse().map_err(serde::de::Error::custom)?;
-        Duration::try_from(duration)
-            .map(Self)
-            .map_err(serde::de::Error::custom)
-    }
-}
-
 /// A secret that is kept elsewhere: `{ file = "/path" }` or `{ env = "NAME" }`. A file
 /// is read again for every delivery, so that it can be exchanged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -339,6 +387,7 @@ impl SinkConfig {
     pub fn name(&self) -> &str {
         match self {
             Self::File(config) => &config.name,
+            Self::Stdout(config) => &config.name,
             Self::Syslog(config) => &config.name,
             Self::Splunk(config) => &config.name,
             Self::Elasticsearch(config) => &config.name,
@@ -351,6 +400,7 @@ impl SinkConfig {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::File(_) => "file",
+            Self::Stdout(_) => "stdout",
             Self::Syslog(_) => "syslog",
             Self::Splunk(_) => "splunk",
             Self::Elasticsearch(_) => "elasticsearch",
@@ -363,6 +413,7 @@ impl SinkConfig {
     pub fn delivery(&self) -> (&FilterConfig, BatchConfig) {
         match self {
             Self::File(config) => (&config.filter, config.batch),
+            Self::Stdout(config) => (&config.filter, config.batch),
             Self::Syslog(config) => (&config.filter, config.batch),
             Self::Splunk(config) => (&config.filter, config.batch),
             Self::Elasticsearch(config) => (&config.filter, config.batch),
@@ -374,7 +425,7 @@ impl SinkConfig {
     /// The secrets that it needs.
     pub fn secrets(&self) -> Vec<&Secret> {
         let secrets = match self {
-            Self::File(_) | Self::Syslog(_) => Vec::new(),
+            Self::File(_) | Self::Stdout(_) | Self::Syslog(_) => Vec::new(),
             Self::Splunk(config) => vec![Some(&config.token)],
             Self::Elasticsearch(config) => vec![config.api_key.as_ref(), config.basic.as_ref()],
             Self::Otlp(config) => vec![config.authorization.as_ref()],
@@ -389,34 +440,56 @@ impl SinkConfig {
         secrets.into_iter().flatten().collect()
     }
 
-    fn url(&self) -> Option<(&str, &TlsConfig)> {
+    fn url(&self) -> Option<&str> {
         match self {
-            Self::File(_) | Self::Syslog(_) => None,
-            Self::Splunk(config) => Some((&config.url, &config.tls)),
-            Self::Elasticsearch(config) => Some((&config.url, &config.tls)),
-            Self::Otlp(config) => Some((&config.url, &config.tls)),
+            Self::File(_) | Self::Stdout(_) | Self::Syslog(_) => None,
+            Self::Splunk(config) => Some(&config.url),
+            Self::Elasticsearch(config) => Some(&config.url),
+            Self::Otlp(config) => Some(&config.url),
             Self::Webhook(config) => match &config.url {
-                Location::Plain(url) => Some((url, &config.tls)),
+                Location::Plain(url) => Some(url),
                 Location::Secret(_) => None,
             },
         }
     }
 
+    fn tls(&self) -> Option<&TlsConfig> {
+        match self {
+            Self::File(_) | Self::Stdout(_) => None,
+            Self::Syslog(config) => Some(&config.tls),
+            Self::Splunk(config) => Some(&config.tls),
+            Self::Elasticsearch(config) => Some(&config.tls),
+            Self::Otlp(config) => Some(&config.tls),
+            Self::Webhook(config) => Some(&config.tls),
+        }
+    }
+
     /// What is wrong with it beyond its form, and what to do.
     pub(super) fn problem(&self) -> Option<&'static str> {
-        if let Some((url, tls)) = self.url() {
-            if !url.starts_with("https://") && !url.starts_with("http://") {
+        if let Some(url) = self.url() {
+            let rest = url.strip_prefix("https://");
+            let Some(rest) = rest.or_else(|| url.strip_prefix("http://")) else {
                 return Some("url must begin with \"https://\" or \"http://\"");
+            };
+            // It would be shown and logged with the rest of the address.
+            if rest
+                .split('/')
+                .next()
+                .is_some_and(|host| host.contains('@'))
+            {
+                return Some(
+                    "url must not hold a user or password: each kind has a setting for a secret",
+                );
             }
-            if tls.certificate.is_some() != tls.key.is_some() {
-                return Some("tls certificate and key go together: give both, or none");
-            }
+        }
+        if let Some(tls) = self.tls()
+            && tls.certificate.is_some() != tls.key.is_some()
+        {
+            return Some("tls certificate and key go together: give both, or none");
         }
         match self {
             Self::File(config) if !config.path.is_absolute() => Some("path must begin with \"/\""),
-            Self::Syslog(config) if !has_port(&config.address) => Some(
-                "address must be host:port, such as \"siem.example.net:514\" or \"[2001:db8::1]:514\"",
-            ),
+            Self::Syslog(config) => config.problem(),
             Self::Elasticsearch(config) if !config.format.is_json() => {
                 Some("format must be json, ocsf or ecs: documents are JSON")
             }
@@ -424,6 +497,21 @@ impl SinkConfig {
                 Some("api_key and basic exclude each other: give one")
             }
             _ => None,
+        }
+    }
+}
+
+impl SyslogConfig {
+    fn problem(&self) -> Option<&'static str> {
+        if self.transport != Transport::Tls && self.tls != TlsConfig::default() {
+            return Some("tls is given, but nothing is encrypted without transport = \"tls\"");
+        }
+        match self.transport {
+            Transport::Local => (!self.address.starts_with('/'))
+                .then_some("address must be the path of a socket, such as \"/dev/log\""),
+            _ => (!has_port(&self.address)).then_some(
+                "address must be host:port, such as \"siem.example.net:514\" or \"[2001:db8::1]:514\"",
+            ),
         }
     }
 }

@@ -18,7 +18,7 @@ const BACKOFF_MIN: Duration = Duration::from_millis(200);
 /// Longest wait, so that a receiver that is back is found within it.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// How many complete deliveries of the same alerts may end in a broken
-/// connection before they count as delivered. A receiver that closes after each
+/// connection before they become dead letters. A receiver that closes after each
 /// message, or that crashes on one, would otherwise get it for ever.
 const MAX_UNSETTLED: u32 = 10;
 /// How often a receiver may refuse an alert, alone in its batch, before that goes to
@@ -42,7 +42,8 @@ pub(super) async fn run<S: Sink>(
     let name = status.borrow().name.clone();
     let driver = Driver {
         newest: store.watch(),
-        limit: options.batch.records.get(),
+        full: options.batch.records.min(sink.most()).get(),
+        limit: options.batch.records.min(sink.most()).get(),
         options,
         refusals: 0,
         held_since: None,
@@ -98,6 +99,8 @@ struct Delivery {
 struct Driver<S> {
     sink: S,
     options: Options,
+    /// Alerts that fill a delivery.
+    full: u32,
     /// Most alerts in the next delivery: fewer while a refused one is looked for.
     limit: u32,
     /// How often the alert after the cursor was refused alone.
@@ -217,10 +220,10 @@ impl<S: Sink> Driver<S> {
                 let alerts = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
                 self.not_before = Instant::now() + Duration::from_secs(1) * alerts / rate.get();
             }
-            settles = Instant::now() + S::SETTLE;
+            settles = Instant::now() + self.sink.settles_after();
         }
         self.refusals = 0;
-        self.limit = self.options.batch.records.get().min(self.limit * 2);
+        self.limit = self.full.min(self.limit.saturating_mul(2));
         self.position = last;
         self.unsettled.push_back(Delivery { last, settles });
         Ok(())
@@ -250,30 +253,34 @@ impl<S: Sink> Driver<S> {
             sink = %self.name, alert = seq, %error,
             "the receiver refused an alert time and again: it is a dead letter now, and the others go on"
         );
+        self.bury(record, error).await?;
+        // What was read before it and not wanted is behind the cursor with it.
+        self.unsettled.clear();
+        self.refusals = 0;
+        self.position = seq;
+        Ok(())
+    }
+
+    /// Puts an alert aside and moves the cursor past it.
+    async fn bury(&mut self, record: Record, error: String) -> Result<(), Failure> {
+        let seq = record.seq;
         let letter = DeadLetter {
             record,
             time: Timestamp::now(),
             error,
         };
         let name = self.name.clone();
-        let (dropped, letters) = self
-            .in_store(move |store| {
-                let dropped = store.bury(&name, &letter)?;
-                Ok((dropped, store.count_dead_letters(&name)?))
-            })
+        let dropped = self
+            .in_store(move |store| store.bury(&name, &letter))
             .await?;
         if dropped > 0 {
             tracing::error!(sink = %self.name, dropped, "too many dead letters: the oldest were deleted");
         }
-        // What was read before it and not wanted is behind the cursor with it.
-        self.unsettled.clear();
-        self.refusals = 0;
         self.failures = 0;
-        (self.cursor, self.position) = (seq, seq);
-        self.status.send_modify(|status| {
-            status.cursor = seq;
-            status.dead_letters = letters;
-        });
+        self.broken = 0;
+        self.cursor = seq;
+        self.status.send_modify(|status| status.cursor = seq);
+        self.count_letters().await;
         Ok(())
     }
 
@@ -288,7 +295,7 @@ impl<S: Sink> Driver<S> {
         let Some(last) = due.checked_sub(1).map(|index| self.unsettled[index].last) else {
             return Ok(());
         };
-        self.sink.check()?;
+        self.sink.check().await?;
         self.advance(last).await?;
         self.unsettled.drain(..due);
         self.clear_error();
@@ -319,11 +326,11 @@ impl<S: Sink> Driver<S> {
         let until = held.into_iter().chain(settles).min();
         tokio::select! {
             biased;
-            _ = self.newest.changed() => false,
             Some(slip) = self.slips.recv() => {
                 self.obey(slip).await;
                 false
             }
+            _ = self.newest.changed() => false,
             () = stopped(&mut self.stop) => true,
             () = async {
                 match until {
@@ -340,7 +347,9 @@ impl<S: Sink> Driver<S> {
         let mut wait = backoff(self.failures);
         let error = match failure {
             Failure::Sink(error) => {
-                self.give_up_on_unsettled().await;
+                if !matches!(error, SinkError::Unwelcome(_)) {
+                    self.give_up_on_unsettled(&error).await;
+                }
                 self.unsettled.clear();
                 self.position = self.cursor;
                 if let SinkError::Busy(_, after) = error {
@@ -369,7 +378,7 @@ impl<S: Sink> Driver<S> {
     }
 
     /// See [`MAX_UNSETTLED`]. Counts only failures that a complete delivery came before.
-    async fn give_up_on_unsettled(&mut self) {
+    async fn give_up_on_unsettled(&mut self, error: &SinkError) {
         let Some(first) = self.unsettled.front().map(|delivery| delivery.last) else {
             return;
         };
@@ -377,16 +386,33 @@ impl<S: Sink> Driver<S> {
         if self.broken < MAX_UNSETTLED {
             return;
         }
-        let alerts = u64::try_from(first - self.cursor).unwrap_or(0);
+        let error = format!("taken and broken off {MAX_UNSETTLED} times: {error}");
         // If the store fails here, the cursor stays and the next failure tries again.
-        if self.advance(first).await.is_ok() {
-            tracing::error!(
-                sink = %self.name, alerts, times = MAX_UNSETTLED,
-                "the receiver took these alerts and broke off each time; they count as delivered"
-            );
-            self.status
-                .send_modify(|status| status.unconfirmed += alerts);
+        while self.cursor < first
+            && let Ok(true) = self.bury_next(first, &error).await
+        {}
+    }
+
+    /// Makes the alert after the cursor a dead letter, at most number `last`; false
+    /// when there is none. What the sink does not want, it only goes past.
+    async fn bury_next(&mut self, last: Seq, error: &str) -> Result<bool, Failure> {
+        let cursor = self.cursor;
+        let next = self.in_store(move |store| store.read_after(cursor, 1));
+        let Some(record) = next.await?.pop().filter(|record| record.seq <= last) else {
+            self.advance(last).await?;
+            return Ok(false);
+        };
+        if !self.options.filter.wants(&record.json) {
+            self.advance(record.seq).await?;
+            return Ok(true);
         }
+        tracing::error!(
+            sink = %self.name, alert = record.seq, %error,
+            "the receiver took an alert and broke off each time: it is a dead letter now"
+        );
+        self.bury(record, error.to_owned()).await?;
+        self.status.send_modify(|status| status.unconfirmed += 1);
+        Ok(true)
     }
 
     async fn in_store<T: Send + 'static>(

@@ -19,9 +19,12 @@ mod format;
 mod http;
 mod orders;
 pub mod rfc5424;
+mod stdout;
 mod syslog;
+mod tls;
 
 use std::future::Future;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -40,6 +43,7 @@ use orders::Orders;
 pub use file::FileSink;
 pub use http::{BulkSink, OtlpSink, SplunkSink, WebhookSink};
 pub use orders::{Done, Order};
+pub use stdout::StdoutSink;
 pub use syslog::SyslogSink;
 
 /// How often the store is pruned.
@@ -52,6 +56,10 @@ pub enum SinkError {
     /// are tried again for as long as it takes.
     #[error("{0}")]
     Unavailable(String),
+    /// As [`Self::Unavailable`], and the receiver said that it does not want us: nothing
+    /// that it took before counts as taken.
+    #[error("{0}")]
+    Unwelcome(String),
     /// As [`Self::Unavailable`], and the receiver said how long to wait.
     #[error("{0}")]
     Busy(String, Duration),
@@ -64,17 +72,24 @@ pub enum SinkError {
 
 /// Takes alerts out of the house.
 pub trait Sink: Send + 'static {
+    /// Most records in one delivery, whatever is configured.
+    fn most(&self) -> NonZeroU32 {
+        NonZeroU32::MAX
+    }
+
     /// For how long after [`Sink::deliver`] a record may still be lost at the
     /// receiver without a sign other than a connection that breaks. Zero for a
     /// receiver that acknowledges. The cursor moves only once this has passed and
     /// [`Sink::check`] has succeeded.
-    const SETTLE: Duration = Duration::ZERO;
+    fn settles_after(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Delivers the records, in order; never empty. On an error some of them may
     /// have arrived, and all will be delivered again.
     ///
     /// # Errors
-    /// The receiver cannot be reached or refuses them. With a [`Sink::SETTLE`],
+    /// The receiver cannot be reached or refuses them. Where deliveries settle,
     /// also when earlier records may have been lost.
     fn deliver(&mut self, batch: &[Record]) -> impl Future<Output = Result<(), SinkError>> + Send;
 
@@ -82,9 +97,13 @@ pub trait Sink: Send + 'static {
     ///
     /// # Errors
     /// What has not settled may be lost and has to be delivered again.
-    fn check(&mut self) -> Result<(), SinkError> {
-        Ok(())
+    fn check(&mut self) -> impl Future<Output = Result<(), SinkError>> + Send {
+        async { Ok(()) }
     }
+
+    /// Lets go of files that may have been renamed, and of certificates that may have been
+    /// exchanged: the next delivery takes those that are there then.
+    fn reopen(&mut self) {}
 }
 
 /// How a sink is doing.
@@ -103,7 +122,7 @@ pub struct SinkStatus {
     /// Deliveries that failed since the daemon started.
     pub retries: u64,
     /// Alerts whose receiver broke off after each of several complete
-    /// deliveries, and which were then counted as delivered.
+    /// deliveries, and which are dead letters since.
     pub unconfirmed: u64,
     /// Alerts that the receiver refused time and again, kept apart from the others.
     pub dead_letters: u64,
@@ -207,6 +226,13 @@ impl Sinks {
         Some(orders.give(order).await)
     }
 
+    /// Has every sink let go of files and certificates, for those that are there now.
+    pub fn reopen(&self) {
+        for running in lock(&self.running).iter() {
+            running.orders.reopen();
+        }
+    }
+
     /// Waits for all to have stopped.
     ///
     /// # Errors
@@ -227,6 +253,7 @@ impl Sinks {
     fn run(&self, config: &SinkConfig, after: Option<JoinHandle<()>>) -> Running {
         match config {
             SinkConfig::File(file) => self.drive(config, FileSink::new(file), after),
+            SinkConfig::Stdout(stdout) => self.drive(config, StdoutSink::new(stdout), after),
             SinkConfig::Syslog(syslog) => self.drive(config, SyslogSink::new(syslog), after),
             SinkConfig::Splunk(splunk) => self.drive(config, SplunkSink::new(splunk), after),
             SinkConfig::Elasticsearch(bulk) => self.drive(config, BulkSink::new(bulk), after),

@@ -13,6 +13,8 @@ pub enum Order {
     Retry,
     /// Delete dead letters.
     Drop,
+    /// See [`super::Sink::reopen`].
+    Reopen,
 }
 
 /// What came of it.
@@ -50,5 +52,13 @@ impl Orders {
         let given = self.0.send(Slip { order, answer }).await;
         given.map_err(|_| stopped())?;
         answered.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Nobody waits for this one. A sink with so many orders that it finds no place
+    /// has one of the same before it, or is stuck in a delivery and begins anew after it.
+    pub(super) fn reopen(&self) {
+        let (answer, _) = oneshot::channel();
+        let order = Order::Reopen;
+        let _ = self.0.try_send(Slip { order, answer });
     }
 }

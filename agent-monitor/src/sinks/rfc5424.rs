@@ -56,7 +56,8 @@ pub fn write_frame(out: &mut String, json: &str, format: Format) {
     out.push_str(&message);
 }
 
-fn message(json: &str, format: Format) -> String {
+/// The message of the alert `json`, without line feeds.
+pub fn message(json: &str, format: Format) -> String {
     // The store holds what this program wrote. If it cannot be read back all the
     // same, it still goes out, with what is not known left empty.
     let head: Head = serde_json::from_str(json).unwrap_or_default();

@@ -1,6 +1,8 @@
 //! Alerts to store and deliver, and waiting for what they lead to.
 #![allow(dead_code, reason = "each suite uses its own part")]
 
+pub mod receivers;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

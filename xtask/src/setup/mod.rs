@@ -7,6 +7,7 @@ pub mod kernels;
 mod npm;
 pub mod requirements;
 mod rootfs;
+mod syslog_ng;
 
 use std::fs::{self, File};
 use std::time::Instant;
@@ -26,6 +27,7 @@ pub fn run() -> Result<()> {
     let _lock = lock()?;
     bring(VM.iter())?;
     kernels::fetch()?;
+    syslog_ng::unpack()?;
     cargo::CARGO_DENY.install()
 }
 

@@ -127,8 +127,30 @@ pub const TOOLS: &[Requirement] = &[
     Requirement {
         name: "rsyslog",
         why: "receives forwarded alerts",
-        shown_by: &["rsyslogd"],
-        packages: &["rsyslog"],
+        shown_by: &[
+            "rsyslogd",
+            "/usr/lib/x86_64-linux-gnu/rsyslog/lmnsd_gtls.so",
+        ],
+        packages: &["rsyslog", "rsyslog-gnutls"],
+    },
+    // Not syslog-ng itself, which Debian does not install beside rsyslog: setup unpacks it.
+    Requirement {
+        name: "syslog-ng's libraries",
+        why: "let syslog-ng run, another receiver of forwarded alerts",
+        shown_by: &[
+            "/usr/lib/x86_64-linux-gnu/libivykis.so.0",
+            "/usr/lib/x86_64-linux-gnu/libjson-c.so.5",
+            "/usr/lib/x86_64-linux-gnu/libnet.so.1",
+            "/usr/lib/x86_64-linux-gnu/libpcre.so.3",
+            "/usr/lib/x86_64-linux-gnu/libwrap.so.0",
+        ],
+        packages: &[
+            "libivykis0",
+            "libjson-c5",
+            "libnet1",
+            "libpcre3",
+            "libwrap0",
+        ],
     },
     Requirement {
         name: "curl",

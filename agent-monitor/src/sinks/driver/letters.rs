@@ -16,13 +16,12 @@ impl<S: Sink> Driver<S> {
         let done = match slip.order {
             Order::Retry => self.retry().await,
             Order::Drop => self.drop_letters().await,
+            Order::Reopen => {
+                self.sink.reopen();
+                Ok(Done::default())
+            }
         };
-        let name = self.name.clone();
-        let letters = self.in_store(move |store| store.count_dead_letters(&name));
-        if let Ok(letters) = letters.await {
-            self.status
-                .send_modify(|status| status.dead_letters = letters);
-        }
+        self.count_letters().await;
         let _ = slip.answer.send(done.map_err(|failure| match failure {
             Failure::Sink(error) => error.to_string(),
             Failure::Store(error) => error,
@@ -55,6 +54,15 @@ impl<S: Sink> Driver<S> {
                     Err(error) => return Err(error.into()),
                 }
             }
+        }
+    }
+
+    pub(super) async fn count_letters(&mut self) {
+        let name = self.name.clone();
+        let letters = self.in_store(move |store| store.count_dead_letters(&name));
+        if let Ok(letters) = letters.await {
+            self.status
+                .send_modify(|status| status.dead_letters = letters);
         }
     }
 

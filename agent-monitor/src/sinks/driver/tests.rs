@@ -20,6 +20,8 @@ struct Fake<const SECONDS: u64> {
     down: Arc<AtomicBool>,
     /// It takes deliveries, and then its connection ends.
     breaks: Arc<AtomicBool>,
+    /// And says that it is for our certificate.
+    unwelcome: Arc<AtomicBool>,
     /// It refuses every batch that holds this alert.
     poison: Arc<Mutex<Seq>>,
     attempts: Arc<Mutex<Vec<Instant>>>,
@@ -27,7 +29,9 @@ struct Fake<const SECONDS: u64> {
 }
 
 impl<const SECONDS: u64> Sink for Fake<SECONDS> {
-    const SETTLE: Duration = Duration::from_secs(SECONDS);
+    fn settles_after(&self) -> Duration {
+        Duration::from_secs(SECONDS)
+    }
 
     async fn deliver(&mut self, batch: &[Record]) -> Result<(), SinkError> {
         self.attempts.lock().unwrap().push(Instant::now());
@@ -47,8 +51,10 @@ impl<const SECONDS: u64> Sink for Fake<SECONDS> {
         Ok(())
     }
 
-    fn check(&mut self) -> Result<(), SinkError> {
-        if self.breaks.load(Ordering::SeqCst) {
+    async fn check(&mut self) -> Result<(), SinkError> {
+        if self.breaks.load(Ordering::SeqCst) && self.unwelcome.load(Ordering::SeqCst) {
+            Err(SinkError::Unwelcome("not you".into()))
+        } else if self.breaks.load(Ordering::SeqCst) {
             Err(SinkError::Unavailable("it broke".into()))
         } else {
             Ok(())
@@ -220,13 +226,34 @@ async fn what_had_not_settled_when_a_connection_ended_is_delivered_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_receiver_that_always_breaks_off_gets_each_alert_a_bounded_number_of_times() {
+async fn what_a_receiver_takes_and_always_breaks_off_after_becomes_dead_letters() {
     let fake = Fake::<5>::default();
     fake.breaks.store(true, Ordering::SeqCst);
     let mut running = Running::start(fake, 3);
-    let status = running.until(|status| status.unconfirmed > 0).await;
-    assert_eq!((status.unconfirmed, status.cursor), (3, 3));
+    let status = running.until(|status| status.unconfirmed == 3).await;
+    assert_eq!((status.dead_letters, status.cursor), (3, 3));
     assert_eq!(running.received().len(), 3 * MAX_UNSETTLED as usize);
+    let letters = running.store.dead_letters("fake", 0, 10).unwrap();
+    assert!(
+        letters[0].error.ends_with("it broke"),
+        "{}",
+        letters[0].error
+    );
+    running.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_says_it_does_not_want_us_is_tried_for_ever() {
+    let fake = Fake::<5>::default();
+    fake.breaks.store(true, Ordering::SeqCst);
+    fake.unwelcome.store(true, Ordering::SeqCst);
+    let mut running = Running::start(fake, 3);
+    let status = running
+        .until(|status| status.retries == 3 * u64::from(MAX_UNSETTLED))
+        .await;
+    assert_eq!((status.unconfirmed, status.dead_letters), (0, 0));
+    running.fake.breaks.store(false, Ordering::SeqCst);
+    running.until(|status| status.cursor == 3).await;
     running.finish().await;
 }
 

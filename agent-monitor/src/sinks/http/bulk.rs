@@ -5,11 +5,14 @@
 
 use std::fmt::Write as _;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use reqwest::StatusCode;
+use reqwest::header::HeaderValue;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Http;
+use super::{Http, secret};
 use crate::config::ElasticsearchConfig;
 use crate::escape::escape;
 use crate::sinks::{Sink, SinkError};
@@ -62,23 +65,28 @@ impl BulkSink {
         body
     }
 
-    fn authorization(&self) -> Result<Option<String>, SinkError> {
-        let read = |secret: &crate::config::Secret| secret.read().map_err(SinkError::Unavailable);
-        if let Some(key) = &self.config.api_key {
-            return Ok(Some(format!("ApiKey {}", read(key)?)));
+    fn authorization(&self) -> Result<Option<HeaderValue>, SinkError> {
+        let (scheme, kept) = match (&self.config.api_key, &self.config.basic) {
+            (Some(key), _) => ("ApiKey", key),
+            (None, Some(basic)) => ("Basic", basic),
+            (None, None) => return Ok(None),
+        };
+        let mut credentials = kept.read().map_err(SinkError::Unavailable)?;
+        if scheme == "Basic" {
+            credentials = BASE64.encode(credentials);
         }
-        Ok(None)
+        secret(&format!("{scheme} {credentials}")).map(Some)
     }
 }
 
 impl Sink for BulkSink {
+    fn reopen(&mut self) {
+        self.http.reopen();
+    }
+
     async fn deliver(&mut self, batch: &[Record]) -> Result<(), SinkError> {
         let body = self.body(batch);
         let authorization = self.authorization()?;
-        let basic = match &self.config.basic {
-            Some(secret) => Some(secret.read().map_err(SinkError::Unavailable)?),
-            None => None,
-        };
         let url = format!("{}/_bulk", self.config.url.trim_end_matches('/'));
         let answer = self
             .http
@@ -89,10 +97,6 @@ impl Sink for BulkSink {
                     .body(body);
                 if let Some(authorization) = authorization {
                     request = request.header("Authorization", authorization);
-                } else if let Some((user, password)) =
-                    basic.as_deref().and_then(|basic| basic.split_once(':'))
-                {
-                    request = request.basic_auth(user, Some(password));
                 }
                 request
             })

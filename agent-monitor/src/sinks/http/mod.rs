@@ -6,12 +6,14 @@ mod otlp;
 mod splunk;
 mod webhook;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
-use reqwest::{Certificate, Client, Identity, RequestBuilder, StatusCode, header, redirect};
+use reqwest::header::{self, HeaderValue};
+use reqwest::{Certificate, Client, Identity, RequestBuilder, StatusCode, redirect};
 
 use super::SinkError;
+use super::tls::read;
 use crate::config::TlsConfig;
 use crate::escape::escape;
 
@@ -49,6 +51,11 @@ impl Http {
             tls: tls.clone(),
             client: None,
         }
+    }
+
+    /// Forgets certificates and connections.
+    fn reopen(&mut self) {
+        self.client = None;
     }
 
     /// Sends the request that `make` makes, and reads the answer.
@@ -100,12 +107,10 @@ impl Answer {
 
 async fn exchange(request: RequestBuilder) -> reqwest::Result<Answer> {
     let mut response = request.send().await?;
-    // Seconds only; the other form, a date, is not used by these receivers.
-    let retry_after = response
-        .headers()
-        .get(header::RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.parse().ok())
-        .map(Duration::from_secs);
+    let retry_after = response.headers().get(header::RETRY_AFTER);
+    let retry_after = retry_after
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| wait(value, SystemTime::now()));
     let mut body = BytesMut::new();
     while body.len() < MAX_ANSWER
         && let Some(chunk) = response.chunk().await?
@@ -117,6 +122,25 @@ async fn exchange(request: RequestBuilder) -> reqwest::Result<Answer> {
         retry_after,
         body,
     })
+}
+
+/// `Retry-After` (RFC 9110, section 10.2.3): seconds, or a date.
+fn wait(text: &str, now: SystemTime) -> Option<Duration> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(text).ok()?;
+    Some(until.duration_since(now).unwrap_or_default())
+}
+
+/// A header that holds a secret: it is in no log of the client's.
+fn secret(text: &str) -> Result<HeaderValue, SinkError> {
+    let mut value = HeaderValue::from_str(text).map_err(|_| {
+        SinkError::Unavailable("the secret has characters that no header may hold".to_owned())
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 fn client(tls: &TlsConfig) -> Result<Client, String> {
@@ -149,6 +173,35 @@ fn client(tls: &TlsConfig) -> Result<Client, String> {
         .map_err(|error| format!("cannot prepare TLS: {error}"))
 }
 
-fn read(path: &std::path::Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_a_number_of_seconds_or_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        assert_eq!(wait(" 7", now), Some(Duration::from_secs(7)));
+        assert_eq!(
+            wait("Sun, 06 Nov 1994 08:49:47 GMT", now),
+            Some(Duration::from_secs(10))
+        );
+        assert_eq!(
+            wait("Sun, 06 Nov 1994 08:49:30 GMT", now),
+            Some(Duration::ZERO)
+        );
+        assert_eq!(wait("-1", now), None);
+        assert_eq!(wait("soon", now), None);
+    }
+
+    #[test]
+    fn a_secret_is_not_in_what_is_logged_of_a_request() {
+        let request = client(&TlsConfig::default())
+            .unwrap()
+            .post("http://127.0.0.1:9/")
+            .header(header::AUTHORIZATION, secret("Splunk s3cret").unwrap())
+            .build()
+            .unwrap();
+        assert!(!format!("{request:?}").contains("s3cret"));
+        assert!(secret("a\nb").is_err());
+    }
 }

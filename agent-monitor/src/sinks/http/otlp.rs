@@ -16,7 +16,7 @@ use prost::Message as _;
 use reqwest::StatusCode;
 use serde_json::Value;
 
-use super::Http;
+use super::{Http, secret};
 use crate::config::OtlpConfig;
 use crate::escape::escape;
 use crate::event::Timestamp;
@@ -40,10 +40,14 @@ impl OtlpSink {
 }
 
 impl Sink for OtlpSink {
+    fn reopen(&mut self) {
+        self.http.reopen();
+    }
+
     async fn deliver(&mut self, batch: &[Record]) -> Result<(), SinkError> {
         let body = request(batch).encode_to_vec();
         let authorization = match &self.config.authorization {
-            Some(secret) => Some(secret.read().map_err(SinkError::Unavailable)?),
+            Some(kept) => Some(secret(&kept.read().map_err(SinkError::Unavailable)?)?),
             None => None,
         };
         let url = self.config.url.clone();

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::{Answer, Http};
+use super::{Answer, Http, secret};
 use crate::config::SplunkConfig;
 use crate::sinks::{Sink, SinkError};
 use crate::store::Record;
@@ -60,13 +60,14 @@ impl SplunkSink {
 
     async fn post(&mut self, path: &str, body: String) -> Result<Answer, SinkError> {
         let token = self.config.token.read().map_err(SinkError::Unavailable)?;
+        let authorization = secret(&format!("Splunk {token}"))?;
         let (url, channel, ack) = (self.url(path), self.channel.clone(), self.config.ack);
         let answer = self
             .http
             .send(move |client| {
                 let request = client
                     .post(url)
-                    .header("Authorization", format!("Splunk {token}"))
+                    .header("Authorization", authorization)
                     .header("Content-Type", "application/json")
                     .body(body);
                 if ack {
@@ -131,6 +132,10 @@ impl SplunkSink {
 }
 
 impl Sink for SplunkSink {
+    fn reopen(&mut self) {
+        self.http.reopen();
+    }
+
     async fn deliver(&mut self, batch: &[Record]) -> Result<(), SinkError> {
         let events: Vec<String> = batch
             .iter()

@@ -7,6 +7,7 @@
 //! event's id, the same when it is delivered again.
 
 use std::fmt::Write as _;
+use std::num::NonZeroU32;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use minijinja::{AutoEscape, Environment};
@@ -14,8 +15,8 @@ use reqwest::StatusCode;
 use serde_json::Value;
 use sha2::Sha256;
 
-use super::Http;
-use crate::config::WebhookConfig;
+use super::{Http, secret};
+use crate::config::{Secret, WebhookConfig};
 use crate::sinks::{Sink, SinkError};
 use crate::store::Record;
 
@@ -46,8 +47,9 @@ impl WebhookSink {
         };
         let json = self.config.template.is_some() || self.config.format.is_json();
         let url = self.config.url.read().map_err(SinkError::Unavailable)?;
-        let key = secret(self.config.key.as_ref())?;
-        let authorization = secret(self.config.authorization.as_ref())?;
+        let key = read(self.config.key.as_ref())?;
+        let authorization = read(self.config.authorization.as_ref())?;
+        let authorization = authorization.as_deref().map(secret).transpose()?;
         let id = event["id"].as_str().unwrap_or_default().to_owned();
         self.http
             .send(move |client| {
@@ -84,6 +86,15 @@ impl WebhookSink {
 }
 
 impl Sink for WebhookSink {
+    /// One: what was acknowledged is not sent again when a later one is refused.
+    fn most(&self) -> NonZeroU32 {
+        NonZeroU32::MIN
+    }
+
+    fn reopen(&mut self) {
+        self.http.reopen();
+    }
+
     async fn deliver(&mut self, batch: &[Record]) -> Result<(), SinkError> {
         for record in batch {
             self.post(record).await?;
@@ -92,9 +103,8 @@ impl Sink for WebhookSink {
     }
 }
 
-fn secret(secret: Option<&crate::config::Secret>) -> Result<Option<String>, SinkError> {
-    secret
-        .map(crate::config::Secret::read)
+fn read(kept: Option<&Secret>) -> Result<Option<String>, SinkError> {
+    kept.map(Secret::read)
         .transpose()
         .map_err(SinkError::Unavailable)
 }

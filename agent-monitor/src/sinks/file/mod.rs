@@ -1,4 +1,4 @@
-//! NDJSON appended to a file: one alert a line.
+//! Lines appended to a file: one alert a line.
 //!
 //! A batch is written and synced before the cursor moves. After a crash between
 //! the two the last batch is written again: its lines appear twice.
@@ -9,15 +9,20 @@
 //! thus a whole alert.
 //!
 //! The file is created with mode 0600 (alerts quote what agents did). When it is
-//! renamed or removed, as log rotation does, the next batch begins a new one.
+//! renamed or removed, as logrotate does, the next batch begins a new one, and SIGHUP
+//! lets go of the old one at once. Or it is rotated by the sink itself: see [`rotate`].
+
+mod rotate;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
+use std::time::SystemTime;
 
 use super::{Sink, SinkError};
-use crate::config::{FileConfig, Format};
+use crate::config::{FileConfig, Format, RotateConfig};
 use crate::store::Record;
 
 /// How much is read at a time to find the end of the last whole line.
@@ -27,7 +32,10 @@ const BLOCK: u64 = 64 * 1024;
 pub struct FileSink {
     path: PathBuf,
     format: Format,
+    rotate: RotateConfig,
     file: Option<File>,
+    /// Compresses earlier files meanwhile.
+    tidying: Option<JoinHandle<()>>,
 }
 
 impl FileSink {
@@ -36,8 +44,28 @@ impl FileSink {
         Self {
             path: config.path.clone(),
             format: config.format,
+            rotate: config.rotate,
             file: None,
+            tidying: None,
         }
+    }
+
+    /// Sees to earlier files, unless that is being done.
+    fn tidy(&mut self) {
+        if self.tidying.as_ref().is_some_and(|it| !it.is_finished()) {
+            return;
+        }
+        let (path, rotate) = (self.path.clone(), self.rotate);
+        // A thread of its own: the end of the daemon does not wait for it.
+        let begun = thread::Builder::new().name("rotation".to_owned()).spawn(move || {
+            if let Err(error) = rotate::tidy(&path, &rotate) {
+                tracing::warn!(
+                    file = %path.display(), %error,
+                    "earlier files could not all be compressed or deleted; the next rotation tries again"
+                );
+            }
+        });
+        self.tidying = begun.ok();
     }
 }
 
@@ -52,25 +80,47 @@ impl Sink for FileSink {
         let path = self.path.clone();
         // On an error the file is dropped and opened anew.
         let file = self.file.take();
-        let written = tokio::task::spawn_blocking(move || append(&path, file, lines.as_bytes()))
+        let (rotate, first) = (self.rotate, file.is_none());
+        let append = move || append(&path, file, lines.as_bytes(), &rotate);
+        let written = tokio::task::spawn_blocking(append)
             .await
             .map_err(|error| SinkError::Unavailable(format!("writing was cut short: {error}")))?;
-        let file = written.map_err(|error| {
+        let (file, rotated) = written.map_err(|error| {
             SinkError::Unavailable(format!(
                 "cannot write to {}: {error}; check the folder, its permissions and its free space",
                 self.path.display()
             ))
         })?;
         self.file = Some(file);
+        let rotates = self.rotate.size.is_some() || self.rotate.age.is_some();
+        if rotated || (first && rotates) {
+            self.tidy();
+        }
         Ok(())
+    }
+
+    fn reopen(&mut self) {
+        self.file = None;
     }
 }
 
-fn append(path: &Path, file: Option<File>, lines: &[u8]) -> io::Result<File> {
+/// Appends to the file, or to a new one where that is due. Gives the file, and whether
+/// it is a new one.
+fn append(
+    path: &Path,
+    file: Option<File>,
+    lines: &[u8],
+    rotate: &RotateConfig,
+) -> io::Result<(File, bool)> {
     let mut file = match file {
         Some(file) if is_still_at(path, &file) => file,
         _ => open(path)?,
     };
+    let rotated = rotate::is_due(rotate, &file.metadata()?, lines.len(), SystemTime::now());
+    if rotated {
+        rotate::aside(path)?;
+        file = open(path)?;
+    }
     let before = file.metadata()?.len();
     let written = file.write_all(lines).and_then(|()| file.sync_data());
     if let Err(error) = written {
@@ -79,7 +129,7 @@ fn append(path: &Path, file: Option<File>, lines: &[u8]) -> io::Result<File> {
         let _ = file.set_len(before);
         return Err(error);
     }
-    Ok(file)
+    Ok((file, rotated))
 }
 
 fn is_still_at(path: &Path, file: &File) -> bool {
@@ -104,12 +154,7 @@ fn open(path: &Path) -> io::Result<File> {
     }
     cut_partial_line(path, &mut file)?;
     // So that a power cut does not take the new name away.
-    if let Some(folder) = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-    {
-        File::open(folder)?.sync_all()?;
-    }
+    rotate::sync_folder(path)?;
     Ok(file)
 }
 
