@@ -3,7 +3,8 @@
 //!
 //! The sign is a pair of flows of one agent: one to outside that the agent
 //! began, and an inside one that it began later, while or just after data came
-//! in from outside. Their bursts are compared exchange by exchange: what came
+//! in from outside, or just after the one to outside was made: some tools make
+//! both for each visitor, or some in store. Their bursts are compared exchange by exchange: what came
 //! in outside with what went out inside, and what came in inside with what went
 //! out outside. A relay adds its framing (SSH 36 to 44 bytes a record, TLS 22 to
 //! 29, multiplexers less), so the sizes match within a few dozen bytes; a program that
@@ -13,6 +14,7 @@ mod pair;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -22,13 +24,16 @@ use crate::decode::{Burst, ProcessKey, Way};
 use crate::event::{Address, Transport};
 use crate::flow::Flow;
 
-pub use pair::{Exchange, Pair, Score};
+pub use pair::{Cause, Exchange, Pair, Score};
 use pair::{LAG_NS, Spans};
 
 /// An inside connection counts as caused by data that came at most this long
 /// before it: the process has to be woken and call connect(). Measured on real
 /// tunnels: below 5 ms on an idle machine.
 pub const CAUSE_NS: u64 = 250_000_000;
+/// Connections to outside that an inside one may have been made for, where no data
+/// came before it. Several: a program may make some at once, and then as many inside.
+const MAX_CONNECTIONS: usize = 4;
 /// Pairs that are compared at once, of one agent.
 const MAX_PAIRS: usize = 256;
 /// Flows whose bursts are kept, of one agent.
@@ -87,6 +92,9 @@ struct Track {
     end: End,
     inside: bool,
     begun: u64,
+    established: Option<u64>,
+    /// An inside connection was made after it, in its turn.
+    is_taken: bool,
     closed: Option<u64>,
     spans: Spans,
     /// The other flows of its pairs.
@@ -229,6 +237,8 @@ impl AgentRelays {
             end,
             inside,
             begun: flow.begun,
+            established: flow.established,
+            is_taken: false,
             closed: None,
             spans: Spans::default(),
             partners: Vec::new(),
@@ -237,22 +247,39 @@ impl AgentRelays {
         if !inside {
             return;
         }
-        let causes: Vec<(FlowId, u64)> = self
-            .tracks
-            .values()
-            .filter(|outside| !outside.inside)
+        let mut related = |outside: &&Track| related(outside.end.connector, connector);
+        let mut causes: Vec<(FlowId, Cause)> = self
+            .outside()
             .filter_map(|outside| {
-                let id = outside.end.flow;
-                let named = flow.cause.filter(|(cause, _)| *cause == id);
+                let named = flow.cause.filter(|(cause, _)| *cause == outside.end.flow);
                 let last = named.map(|(_, time)| time).or(outside.spans.last_in())?;
                 let delay = flow.begun.saturating_sub(last);
-                (delay <= CAUSE_NS && related(outside.end.connector, connector))
-                    .then_some((id, delay))
+                (delay <= CAUSE_NS && related(&outside))
+                    .then_some((outside.end.flow, Cause::Data(delay)))
             })
             .collect();
-        for (outside, delay) in causes {
-            self.pair(outside, flow.id, delay, flow.begun);
+        let mut made: Vec<(u64, FlowId)> = self
+            .outside()
+            .filter(|outside| !outside.is_taken && outside.spans.last_in().is_none())
+            .filter_map(|outside| Some((flow.begun.checked_sub(outside.established?)?, outside)))
+            .filter(|(delay, outside)| *delay <= CAUSE_NS && related(outside))
+            .map(|(delay, outside)| (delay, outside.end.flow))
+            .collect();
+        // In turn: the first inside is likely for the first outside.
+        made.sort_unstable_by_key(|(delay, _)| Reverse(*delay));
+        made.truncate(MAX_CONNECTIONS);
+        let first = made.first().and_then(|(_, id)| self.tracks.get_mut(id));
+        if let Some(first) = first {
+            first.is_taken = true;
         }
+        causes.extend((made.iter()).map(|(delay, id)| (*id, Cause::Connection(*delay))));
+        for (outside, cause) in causes {
+            self.pair(outside, flow.id, cause, flow.begun);
+        }
+    }
+
+    fn outside(&self) -> impl Iterator<Item = &Track> {
+        self.tracks.values().filter(|track| !track.inside)
     }
 
     fn burst(
@@ -279,7 +306,8 @@ impl AgentRelays {
                 .map(|(inside, begun)| (inside.end.flow, *begun))
                 .collect();
             for (inside, begun) in caused {
-                self.pair(flow.id, inside, begun.saturating_sub(burst.last), begun);
+                let cause = Cause::Data(begun.saturating_sub(burst.last));
+                self.pair(flow.id, inside, cause, begun);
             }
         }
         self.compare(flow.id)
@@ -316,7 +344,7 @@ impl AgentRelays {
         risen
     }
 
-    fn pair(&mut self, outside: FlowId, inside: FlowId, delay: u64, begun: u64) {
+    fn pair(&mut self, outside: FlowId, inside: FlowId, cause: Cause, begun: u64) {
         if self.pairs.contains_key(&(outside, inside)) {
             return;
         }
@@ -328,7 +356,7 @@ impl AgentRelays {
                 track.partners.push(other);
             }
         }
-        let pair = Pair::new(outside, inside, delay, begun);
+        let pair = Pair::new(outside, inside, cause, begun);
         self.pairs.insert((outside, inside), pair);
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use agent_monitor_common::event::FlowId;
 
-use super::relay::{End, Risen};
+use super::relay::{Cause, End, Risen};
 use super::{Detector, Finding, Setting, Settings, Subject};
 use crate::decode::{ProcessKey, Way};
 use crate::event::Process;
@@ -156,9 +156,13 @@ pub fn relayed(
         _ if exchanges >= limits.sustained => (&RELAY_DETECTOR, STEADY),
         _ => (&RELAY_DETECTOR, BOTH_WAYS),
     };
+    let (delay, cause) = match pair.cause {
+        Cause::Data(delay) => (delay, "data came in from"),
+        Cause::Connection(delay) => (delay, "it was connected to"),
+    };
+    let delay = delay as f64 / 1e6;
     let mut evidence = vec![format!(
-        "connected to {to} {:.1} ms after data came in from {from}",
-        pair.delay as f64 / 1e6
+        "connected to {to} {delay:.1} ms after {cause} {from}"
     )];
     evidence.extend(pair.shown.iter().map(|exchange| match exchange.way {
         Way::In => format!(
@@ -273,7 +277,7 @@ mod tests {
             .into(),
             ..Process::default()
         };
-        let mut pair = Pair::new(FlowId::default(), FlowId::default(), 0, 0);
+        let mut pair = Pair::new(FlowId::default(), FlowId::default(), Cause::Data(0), 0);
         pair.score = Score {
             requests: exchanges,
             answers: exchanges,

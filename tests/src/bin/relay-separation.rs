@@ -45,10 +45,10 @@ fn main() -> Result<()> {
         );
         for pair in &seen {
             eprintln!(
-                "{name}: {} → {} delay {:.2} ms {:?}",
+                "{name}: {} → {} {:?} {:?}",
                 id_text(pair.outside),
                 id_text(pair.inside),
-                pair.delay as f64 / 1e6,
+                pair.cause,
                 pair.score
             );
         }

@@ -52,6 +52,15 @@ impl Score {
     }
 }
 
+/// What an inside connection was made after, and how many nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Data from outside.
+    Data(u64),
+    /// The connection to outside, made for the same visitor or for one to come.
+    Connection(u64),
+}
+
 /// An outside flow and an inside one, and what became of their comparison.
 #[derive(Clone, Debug)]
 pub struct Pair {
@@ -59,8 +68,8 @@ pub struct Pair {
     pub outside: FlowId,
     /// The flow inside.
     pub inside: FlowId,
-    /// From the last data from outside to the inside connect(), nanoseconds.
-    pub delay: u64,
+    /// What the inside connect() came after.
+    pub cause: Cause,
     /// The comparison so far.
     pub score: Score,
     /// Exchanges to tell of: bytes outside and inside, with the direction.
@@ -123,12 +132,17 @@ impl Spans {
 }
 
 impl Pair {
-    /// An inside connection begun at `begun`, `delay` after data from outside.
-    pub(in crate::detect) fn new(outside: FlowId, inside: FlowId, delay: u64, begun: u64) -> Self {
+    /// An inside connection begun at `begun`.
+    pub(in crate::detect) fn new(
+        outside: FlowId,
+        inside: FlowId,
+        cause: Cause,
+        begun: u64,
+    ) -> Self {
         Self {
             outside,
             inside,
-            delay,
+            cause,
             score: Score::default(),
             shown: Vec::new(),
             compared: 0,

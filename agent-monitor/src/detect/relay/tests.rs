@@ -196,6 +196,49 @@ fn a_cause_told_of_after_the_connect_makes_a_pair() {
     assert_eq!(pairs, [id(2)]);
 }
 
+/// Outside connections and, `delay` after the last of them, as many inside ones.
+fn made_at_once(relays: &mut Relays, connections: u64, delay: u64) {
+    for n in 0..connections {
+        relays.opened(&flow(10 + n, 1, [203, 0, 113, 1], n * MS), |_, _| true);
+    }
+    for n in 0..connections {
+        let at = connections * MS + delay + n;
+        relays.opened(&inside(50 + n, 1, at), |_, _| true);
+    }
+}
+
+#[test]
+fn a_connection_inside_that_follows_one_to_outside_is_its_pair_before_data_comes() {
+    let mut relays = Relays::default();
+    made_at_once(&mut relays, 1, MS);
+    let (outside, inside) = (outside(10, 1), inside(50, 1, 2 * MS));
+    let visit = 3_600_000 * MS;
+    told(&mut relays, &outside, Way::In, visit, 500);
+    told(&mut relays, &inside, Way::Out, visit + MS, 500);
+    told(&mut relays, &inside, Way::In, visit + 2 * MS, 2_000);
+    let risen = told(&mut relays, &outside, Way::Out, visit + 3 * MS, 2_000);
+    assert_eq!(risen.len(), 1);
+    assert!(matches!(risen[0].pair.cause, Cause::Connection(_)));
+}
+
+#[test]
+fn connections_made_at_once_are_paired_in_their_turn_and_not_all_with_all() {
+    let mut relays = Relays::default();
+    made_at_once(&mut relays, 20, MS);
+    assert!(relays.pairs().count() <= 20 * MAX_CONNECTIONS);
+    for n in 0..20 {
+        let own = |pair: &Pair| (pair.outside, pair.inside) == (id(10 + n), id(50 + n));
+        assert!(relays.pairs().any(own), "{n}");
+    }
+}
+
+#[test]
+fn a_connection_inside_long_after_one_to_outside_is_not_caused_by_it() {
+    let mut relays = Relays::default();
+    made_at_once(&mut relays, 1, CAUSE_NS);
+    assert_eq!(relays.pairs().count(), 0);
+}
+
 #[test]
 fn a_flood_of_one_agent_drops_its_own_quietest_flows_and_is_counted() {
     let mut relays = Relays::default();
