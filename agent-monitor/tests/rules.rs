@@ -1,6 +1,8 @@
 //! `agent-monitor rules`: what it says of good rules and of bad ones.
 
 use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 use assert_cmd::assert::Assert;
 use assert_cmd::cargo::cargo_bin_cmd;
@@ -110,7 +112,7 @@ fn check_says_how_many_are_valid_and_what_of_sigmahq_s_was_left_out_and_why() {
     ]);
     let told = stdout(&rules(&["check", path(&own)]).success());
     for part in [
-        "2 rules are valid, 1 in SigmaHQ's form were left out",
+        "2 rules, 2 tests: valid; 1 rule in SigmaHQ's form left out",
         "left out: Two",
         "line 7: the field `ParentCommandLine`: of a parent only its program is known",
     ] {
@@ -132,14 +134,76 @@ fn tests_pass_or_fail_with_their_place_and_are_written_as_junit() {
     );
     let xml = std::fs::read_to_string(junit).expect("it was written");
     for part in [
-        "<testsuite name=\"netcat\"",
-        "failures=\"1\"",
-        "name=\"cat\"",
+        "<testsuite name=\"netcat\" tests=\"2\" skipped=\"0\" errors=\"0\" failures=\"1\"",
+        "<testcase name=\"cat\" classname=\"netcat\"",
+        "a.yaml:10: it should match, and does not",
     ] {
-        assert!(xml.contains(part), "{xml}");
+        assert!(xml.contains(part), "no {part}: {xml}");
     }
+    // The head adds up what the suites have.
+    let cases = xml.matches("<testcase ").count();
+    let skipped = xml.matches("<skipped").count();
+    assert!(
+        skipped > 0,
+        "the default pack's captures are not in the program"
+    );
+    let head = format!(
+        "<testsuites name=\"agent-monitor rules\" tests=\"{cases}\" skipped=\"{skipped}\" failures=\"1\""
+    );
+    assert!(xml.contains(&head), "no {head}: {xml}");
     let told = stdout(&rules(&["test"]).success());
-    assert!(told.ends_with(" passed, 0 failed\n"), "{told}");
+    assert!(told.contains(" passed, 0 failed\n"), "{told}");
+    assert!(
+        told.contains("their captures are in the source tree"),
+        "{told}"
+    );
+}
+
+#[test]
+fn check_tells_of_mistakes_in_tests_with_their_lines() {
+    let wrong = GOOD
+        .replace("match: false", "match: no")
+        .replace("argv: [nc]", "argvs: [nc]");
+    let own = dir(&[("a.yaml", &wrong)]);
+    let told = stderr(&rules(&["check", path(&own)]).code(1));
+    for part in [
+        "a.yaml:9",
+        "unknown field `argvs`",
+        "a.yaml:10",
+        "`match` cannot be `no`",
+        "2 problems",
+    ] {
+        assert!(told.contains(part), "no {part}: {told}");
+    }
+}
+
+#[test]
+fn files_that_cannot_be_read_are_told_of_at_once_whatever_they_are() {
+    let own = dir(&[("good.yaml", GOOD)]);
+    let at = |name: &str| own.path().join(name);
+    std::fs::write(at("bytes.yaml"), b"\xff\xfe").expect("a file");
+    std::os::unix::fs::symlink("/nonexistent", at("link.yaml")).expect("a link");
+    std::os::unix::fs::symlink("/dev/zero", at("zero.yaml")).expect("a link");
+    let pipe = Command::new("mkfifo")
+        .arg(at("pipe.yaml"))
+        .status()
+        .expect("mkfifo");
+    assert!(pipe.success());
+    let mut command = cargo_bin_cmd!("agent-monitor");
+    let checked = command
+        .args(["rules", "check", path(&own)])
+        .timeout(Duration::from_secs(60))
+        .assert();
+    let told = stderr(&checked.code(1));
+    for part in [
+        "bytes.yaml: is not UTF-8",
+        "link.yaml: cannot be read: No such file or directory",
+        "zero.yaml: is no file",
+        "pipe.yaml: is no file",
+        "4 problems",
+    ] {
+        assert!(told.contains(part), "no {part}: {told}");
+    }
 }
 
 #[test]
@@ -157,27 +221,43 @@ fn a_capture_shows_whether_a_rule_finds_it() {
     let packets =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/captures/stratum_monero.pcap.gz");
     let packets = packets.to_str().expect("it is UTF-8");
-    rules(&[
-        "test",
-        "--capture",
-        packets,
-        "--expect",
-        "mining-pool-protocol",
-    ])
-    .success();
+    let test = |id: &str| rules(&["test", "--capture", packets, "--expect", id]);
+    test("mining-pool-protocol").success();
+    let told = stderr(&test("mining-pool-protocl").code(1));
+    assert!(
+        told.contains("did you mean `mining-pool-protocol`?"),
+        "{told}"
+    );
 }
 
 #[test]
-fn explain_shows_the_rule_and_the_fields_that_it_could_ask_for() {
-    let told = stdout(&rules(&["explain", "miner-process"]).success());
+fn explain_says_in_words_what_a_rule_finds_how_bad_it_is_and_what_it_lets_pass() {
+    let told = stdout(&rules(&["explain", "gpu-device-open"]).success());
     for part in [
-        "severity high, confidence medium",
-        "attack.t1496.001",
-        "stratum+tcp://",
-        "exec.argv",
-        "list of texts",
+        "gpu-device-open: GPU opened\nbuilt-in/gpu-device-open.yaml, stable\n",
+        "It finds a `device` event when  gpu and opened\n",
+        "  opened: device.access contains r or w\n",
+        "  listed: process.exe is %gpu_allowed_binaries% (now *)\n",
+        "  opened: severity info, confidence high\n",
+        "  not-allowed: severity high, confidence high, when besides  not listed\n",
+        "Its tests: it finds:\n  - python opens a GPU\n",
+        "Its tests: it does not find:\n  - another device\n",
+        "\nFields that it asks for:\n",
+        "  device.type                  character block\n",
+        "  device.name                  text\n\nOther fields of device events:\n",
+        "  process.argv                 list of texts\n",
     ] {
-        assert!(told.contains(part), "{told}");
+        assert!(told.contains(part), "no {part}: {told}");
+    }
+    assert!(told.ends_with("access: m, name: nvidia0}\n"), "{told}");
+    let told = stdout(&rules(&["explain", "internal-network-probe"]).success());
+    for part in [
+        "It finds what the detector `internal-network-probe` tells of.",
+        "  hosts = 8: ",
+        "  fast: severity high, confidence high\n",
+        "It lets pass:\n  - destination %peer_networks% (now empty)  (peers of this agent)\n",
+    ] {
+        assert!(told.contains(part), "no {part}: {told}");
     }
     let told = stderr(&rules(&["explain", "miner-proces"]).code(1));
     assert!(told.contains("did you mean `miner-process`?"), "{told}");

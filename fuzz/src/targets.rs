@@ -179,6 +179,7 @@ pub fn rules(data: &[u8]) {
     let source = Source::new(Path::new("fuzz.yaml"), text);
     if let Err(problems) = RuleSet::compile(&[vec![source]], Problems::default()) {
         assert!(!problems.to_string().is_empty());
+        assert!(!problems.show(false, 80).is_empty());
     }
 }
 

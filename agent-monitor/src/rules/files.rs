@@ -1,7 +1,10 @@
 //! Where rules are read from: the pack in the binary, and directories.
 
 use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use super::problem::{Problems, Source};
 use super::yaml::MAX_BYTES;
@@ -40,12 +43,7 @@ pub fn read(dir: &Path, problems: &mut Problems) -> Vec<Source> {
 
 fn tell(path: &Path, message: String, problems: &mut Problems) {
     let empty = Source::new(path, String::new());
-    problems.add(
-        &empty,
-        &(0..0),
-        format!("{}: {message}", path.display()),
-        None,
-    );
+    problems.add(&empty, &(0..0), message, None);
 }
 
 fn collect(dir: &Path, depth: usize, paths: &mut Vec<PathBuf>, problems: &mut Problems) {
@@ -53,7 +51,14 @@ fn collect(dir: &Path, depth: usize, paths: &mut Vec<PathBuf>, problems: &mut Pr
         Ok(entries) => entries,
         Err(error) => return tell(dir, format!("cannot be read: {error}"), problems),
     };
-    for entry in entries.flatten() {
+    for entry in entries {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error) => {
+                tell(dir, format!("cannot be read: {error}"), problems);
+                continue;
+            }
+        };
         let path = entry.path();
         let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
         let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
@@ -77,8 +82,12 @@ fn collect(dir: &Path, depth: usize, paths: &mut Vec<PathBuf>, problems: &mut Pr
 
 fn read_file(path: &Path) -> Result<String, String> {
     let cannot = |error: std::io::Error| format!("cannot be read: {error}");
-    let file = std::fs::File::open(path).map_err(cannot)?;
-    // A pipe or a device would keep the reader waiting.
+    // A pipe that nobody writes to would keep open() waiting, and a device the reader.
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)
+        .map_err(cannot)?;
     if !file.metadata().map_err(cannot)?.is_file() {
         return Err("is no file".to_owned());
     }

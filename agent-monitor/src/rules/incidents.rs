@@ -2,7 +2,8 @@
 //!
 //! A sighting belongs to the incident of its rule and agent that is about one of
 //! its subjects. What raises the stage of evidence is told as a new revision at
-//! once; the rest is counted, and told when the count has doubled.
+//! once; the rest is counted, and told when the count has doubled. What comes again
+//! after a long quiet is another incident.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -26,6 +27,10 @@ const MAX_LINE: usize = 512;
 const MAX_NEW: u32 = 60;
 /// Also the least time between a revision and one that only counts further.
 const MINUTE: u64 = 60_000_000_000;
+/// An incident about what comes again (an agent, an address) is over when it was
+/// quiet for so long, in nanoseconds. A process and a flow come once: what is about
+/// one is one incident, however long a tunnel waits for its first visitor.
+const QUIET: u64 = 60 * MINUTE;
 
 /// Incidents that can still grow.
 #[derive(Default)]
@@ -71,14 +76,16 @@ impl Incidents {
             incident.agent == agent && incident.rule.id == rule.id && incident.is_about(sighting)
         });
         let place = match place {
-            Some(place) => place,
-            None => {
+            Some(place) if !self.open[place].is_over(time) => place,
+            over => {
                 if !self.may_begin(agent, &rule.id, time) {
                     let withheld = self.withheld.entry((agent, rule.id.clone()));
                     *withheld.or_default() += 1;
                     return None;
                 }
-                if self.open.len() >= MAX_INCIDENTS {
+                if let Some(over) = over {
+                    self.open.swap_remove(over);
+                } else if self.open.len() >= MAX_INCIDENTS {
                     self.close_quietest();
                 }
                 self.open.push(Incident::new(sighting, agent, time));
@@ -155,6 +162,12 @@ impl Incident {
                 (known, subject) => known == subject,
             })
         })
+    }
+
+    /// Whether it is about nothing but what comes again, and was quiet for long.
+    fn is_over(&self, time: Timestamp) -> bool {
+        let comes_again = |about: &Subject| matches!(about, Subject::Group(_) | Subject::Agent);
+        time.0.saturating_sub(self.last_seen.0) >= QUIET && self.about.iter().all(comes_again)
     }
 
     fn add(&mut self, sighting: &Sighting, time: Timestamp, coverage: &str) -> Option<Alert> {
@@ -309,6 +322,28 @@ mod tests {
                 .map(|a| a.incident)
         };
         assert_ne!(take(5), take(6));
+    }
+
+    #[test]
+    fn what_comes_again_after_an_hour_of_quiet_is_another_incident_and_a_process_s_is_not() {
+        let mut incidents = Incidents::default();
+        let mut take = |subject, time| {
+            let mut found = sighting(5, 0);
+            found.subjects = vec![subject];
+            let alert = incidents.take(&found, 7, Timestamp(time), "complete");
+            alert.map(|alert| (alert.incident, alert.revision, alert.count))
+        };
+        for subject in [Subject::Group(9), Subject::Agent] {
+            let (first, ..) = take(subject, 0).expect("it begins");
+            assert_eq!(take(subject, 2).map(|it| it.0), None, "it is only counted");
+            let (next, revision, count) = take(subject, QUIET + 2).expect("it begins anew");
+            assert_eq!((revision, count), (1, 1));
+            assert_ne!(first, next);
+        }
+        let process = Subject::Process(ProcessKey { pid: 5, start: 1 });
+        let (first, ..) = take(process, 0).expect("it begins");
+        let (later, revision, count) = take(process, QUIET + 2).expect("it goes on");
+        assert_eq!((later, revision, count), (first, 2, 2));
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub mod text;
 pub mod tree;
 pub mod value;
 pub mod vars;
+pub mod words;
 pub mod yaml;
 
 #[cfg(test)]

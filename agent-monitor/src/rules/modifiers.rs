@@ -63,6 +63,36 @@ const NAMES: &[&str] = &[
     "cased",
 ];
 
+/// What would have one of the two do nothing, and why.
+const CLASHES: &[(&str, &str, &str)] = &[
+    (
+        "re",
+        "cased",
+        "a regular expression tells cases apart without `i`",
+    ),
+    ("re", "windash", "write the dashes into the expression"),
+    ("re", "base64offset", "an expression is not known in base64"),
+    (
+        "base64offset",
+        "startswith",
+        "what is coded may begin anywhere: use `contains`",
+    ),
+    (
+        "base64offset",
+        "endswith",
+        "what is coded may end anywhere: use `contains`",
+    ),
+    ("base64offset", "below", "use `contains`"),
+    ("base64offset", "windash", "write a value for each dash"),
+    ("expand", "all", "a variable's values are alternatives"),
+    ("exists", "all", "`exists` takes one `true` or `false`"),
+    ("exists", "expand", "`exists` takes `true` or `false`"),
+    ("exists", "fieldref", "`exists` takes `true` or `false`"),
+    ("exists", "base64offset", "`exists` takes `true` or `false`"),
+    ("exists", "windash", "`exists` takes `true` or `false`"),
+    ("exists", "cased", "`exists` takes `true` or `false`"),
+];
+
 impl Modifiers {
     /// Reads `a|b|c`.
     ///
@@ -128,6 +158,13 @@ impl Modifiers {
                 let message = format!("`{before}` and `{name}` exclude each other");
                 return Err((span, message, None));
             }
+        }
+        let given = |name: &str| text.split('|').any(|it| it == name);
+        let mut clashes = CLASHES.iter();
+        if let Some((one, other, why)) = clashes.find(|(one, other, _)| given(one) && given(other))
+        {
+            let message = format!("`{one}` and `{other}` exclude each other");
+            return Err((0..text.len(), message, Some((*why).to_owned())));
         }
         Ok(modifiers)
     }

@@ -35,6 +35,11 @@ files! {
 /// Where messages say that a rule of the pack is from.
 pub const ORIGIN: &str = "built-in";
 
+/// Whether a file is one of the pack's.
+pub fn is_of_pack(source: &Source) -> bool {
+    source.path().starts_with(ORIGIN)
+}
+
 /// Its files.
 pub fn sources() -> Vec<Source> {
     FILES

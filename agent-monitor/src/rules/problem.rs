@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, NamedSource};
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, MietteDiagnostic, NamedSource};
 
 /// Problems that are told of; more are counted.
 const MAX_TOLD: usize = 100;
@@ -72,6 +72,11 @@ impl Problem {
         self.span.offset()..self.span.offset() + self.span.len()
     }
 
+    /// Whether it is about a file of which there is no text to show.
+    fn is_of_whole_file(&self) -> bool {
+        self.source_code.inner().is_empty()
+    }
+
     /// The file's name and the line, from 1.
     pub fn place(&self) -> (&str, usize) {
         let before = self.source_code.inner().as_bytes();
@@ -106,12 +111,21 @@ impl Problems {
         let start = text.floor_char_boundary(span.start);
         let written = &text[start..text.ceil_char_boundary(span.end.max(start))];
         let length = written.lines().next().unwrap_or("").len();
-        self.list.push(Problem {
+        let problem = Problem {
             message: message.into(),
             help,
             source_code: source.0.named.clone(),
             span: (start, length).into(),
+        };
+        // A value of a variable is read for each rule that uses it.
+        let known = self.list.iter().any(|known| {
+            Arc::ptr_eq(&known.source_code, &problem.source_code)
+                && known.span == problem.span
+                && known.message == problem.message
         });
+        if !known {
+            self.list.push(problem);
+        }
     }
 
     /// Those that are told of.
@@ -137,7 +151,11 @@ impl Problems {
             .map(|problem| {
                 let (file, line) = problem.place();
                 let help = problem.help().map(|help| format!(" ({help})"));
-                format!("{file}:{line}: {problem}{}", help.unwrap_or_default())
+                let help = help.unwrap_or_default();
+                match problem.is_of_whole_file() {
+                    true => format!("{file}: {problem}{help}"),
+                    false => format!("{file}:{line}: {problem}{help}"),
+                }
             })
             .collect();
         if self.more > 0 {
@@ -158,7 +176,15 @@ impl Problems {
         let mut text = String::new();
         for problem in &self.list {
             // Writing to a String cannot fail, and a span that lies outside of its text is not made.
-            let _ = handler.render_report(&mut text, problem);
+            let _ = match problem.is_of_whole_file() {
+                true => {
+                    let message = format!("{}: {problem}", problem.source_code.name());
+                    let mut plain = MietteDiagnostic::new(message);
+                    plain.help.clone_from(&problem.help);
+                    handler.render_report(&mut text, &plain)
+                }
+                false => handler.render_report(&mut text, problem),
+            };
             text.push('\n');
         }
         if self.more > 0 {

@@ -159,6 +159,11 @@ impl Rule {
         self.exceptions.iter().any(|it| it.covers(deed))
     }
 
+    /// Whether it is of the pack in the program, which has no files beside it.
+    pub fn is_built_in(&self) -> bool {
+        super::pack::is_of_pack(&self.source)
+    }
+
     /// The worst it can say.
     pub fn severity(&self) -> Severity {
         let worst = self.stages.iter().map(|stage| stage.severity).max();

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
 use super::yaml::{Node, Value};
-use crate::detect::{DETECTORS, Finding};
+use crate::detect::{DETECTORS, Detector, Finding};
 use crate::event::{Agent, AgentChange, Body, Event, Process, Timestamp};
 
 /// What every event has.
@@ -88,7 +88,7 @@ pub fn event(node: &Node, number: u64) -> Result<Event, String> {
 }
 
 /// A finding, with what [`super::engine::Found`] asks besides.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Sample {
     /// What was found.
     pub finding: Finding,
@@ -100,32 +100,49 @@ pub struct Sample {
     pub agent: Option<Arc<Agent>>,
     /// Of the event behind it.
     pub id: Arc<str>,
+    /// The other end's name.
+    pub name: Option<Arc<str>>,
 }
 
-/// Makes a finding of a document's part, `{finding: DETECTOR, stage: NAME, …}` with
-/// what every event has.
+/// A finding of nobody's, for whom only its stage counts.
+pub fn nobody(detector: &'static Detector) -> Sample {
+    let common = Common {
+        id: "test-0".into(),
+        time: Timestamp(0),
+        node: "test".into(),
+        agent: None,
+        process: None,
+    };
+    sample(detector, 0, common, None)
+}
+
+/// A finding about `{agent: …, process: …, remote: {ip: …, port: …}, name: …}`.
 ///
 /// # Errors
 /// What cannot be read, in words.
-pub fn finding(node: &Node, number: u64) -> Result<Sample, String> {
+pub fn about(detector: &'static Detector, node: &Node) -> Result<Sample, String> {
     let mut members = members(node)?;
-    let common = Common::take(&mut members, number)?;
-    let mut word = |name: &str| {
-        let word = members.remove(name);
-        let word = word.as_ref().and_then(Json::as_str).map(str::to_owned);
-        word.ok_or_else(|| format!("a finding names its `{name}`"))
-    };
-    let (name, stage) = (word("finding")?, word("stage")?);
-    if let Some(other) = members.keys().next() {
-        return Err(format!("a finding has no `{}`", other.escape_debug()));
+    let mut common = Common::take(&mut members, 0)?;
+    let agent = common.agent.take().map(read).transpose()?.map(Arc::new);
+    let mut made = sample(detector, 0, common, agent);
+    made.finding.remote = members.remove("remote").map(read).transpose()?;
+    made.name = members.remove("name").map(read).transpose()?;
+    match members.keys().next() {
+        Some(other) => Err(format!("a finding is about no `{}`", other.escape_debug())),
+        None => Ok(made),
     }
-    let detector = DETECTORS.iter().find(|detector| detector.name == name);
-    let detector = detector.ok_or_else(|| format!("there is no detector `{name}`"))?;
-    let place = detector.stages.iter().position(|it| *it == stage);
-    Ok(Sample {
+}
+
+fn sample(
+    detector: &'static Detector,
+    stage: usize,
+    common: Common,
+    agent: Option<Arc<Agent>>,
+) -> Sample {
+    Sample {
         finding: Finding {
             detector,
-            stage: place.ok_or_else(|| format!("the detector has no stage `{stage}`"))?,
+            stage,
             agent: 0,
             process: common.process,
             subjects: Vec::new(),
@@ -136,9 +153,39 @@ pub fn finding(node: &Node, number: u64) -> Result<Sample, String> {
         },
         time: common.time,
         node: common.node,
-        agent: common.agent.map(read).transpose()?.map(Arc::new),
+        agent,
         id: common.id,
-    })
+        name: None,
+    }
+}
+
+/// Makes a finding of a document's part, `{finding: DETECTOR, stage: NAME, …}` with
+/// what every event has.
+///
+/// # Errors
+/// What cannot be read, in words.
+pub fn finding(node: &Node, number: u64) -> Result<Sample, String> {
+    let mut members = members(node)?;
+    let mut common = Common::take(&mut members, number)?;
+    let mut word = |name: &str| {
+        let word = members.remove(name);
+        let word = word.as_ref().and_then(Json::as_str).map(str::to_owned);
+        word.ok_or_else(|| format!("a finding names its `{name}`"))
+    };
+    let (name, stage) = (word("finding")?, word("stage")?);
+    let remote = members.remove("remote").map(read).transpose()?;
+    let other_end = members.remove("name").map(read).transpose()?;
+    if let Some(other) = members.keys().next() {
+        return Err(format!("a finding has no `{}`", other.escape_debug()));
+    }
+    let detector = DETECTORS.iter().find(|detector| detector.name == name);
+    let detector = detector.ok_or_else(|| format!("there is no detector `{name}`"))?;
+    let place = detector.stages.iter().position(|it| *it == stage);
+    let place = place.ok_or_else(|| format!("the detector has no stage `{stage}`"))?;
+    let agent = common.agent.take().map(read).transpose()?.map(Arc::new);
+    let mut made = sample(detector, place, common, agent);
+    (made.finding.remote, made.name) = (remote, other_end);
+    Ok(made)
 }
 
 fn body(kind: &str, value: Json) -> Result<Body, String> {

@@ -34,6 +34,16 @@ pub struct RuleSet {
     tells: Vec<bool>,
     labels: BTreeSet<String>,
     unmapped: Vec<Unmapped>,
+    variables: BTreeMap<String, Variable>,
+}
+
+/// A variable, as it is for agents that have no list of their own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Variable {
+    /// Its values.
+    pub values: Vec<String>,
+    /// How many entries of `overrides` have a list of their own.
+    pub overrides: usize,
 }
 
 /// The default pack; a test shows that it compiles.
@@ -140,6 +150,10 @@ impl RuleSet {
         set.labels = labels
             .filter_map(|it| Some(it.label_key()?.to_owned()))
             .collect();
+        set.variables = vars
+            .names()
+            .map(|name| (name.to_owned(), vars.shown(name)))
+            .collect();
         set.rules = rules;
         match set.index_all() {
             Ok(()) => Ok(set),
@@ -202,6 +216,11 @@ impl RuleSet {
     /// Rules in SigmaHQ's form that were left out.
     pub fn unmapped(&self) -> &[Unmapped] {
         &self.unmapped
+    }
+
+    /// A variable by its name, without percent signs.
+    pub fn variable(&self, name: &str) -> Option<&Variable> {
+        self.variables.get(name)
     }
 
     /// Keys of the labels that rules ask for.

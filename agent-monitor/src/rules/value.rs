@@ -47,7 +47,19 @@ pub enum Type {
 }
 
 impl Type {
-    /// For messages and `rules explain`.
+    /// In a sentence: a field of this type is …
+    pub fn described(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Texts => "a list of texts",
+            Self::Word(_) => "a word",
+            Self::Number => "a number",
+            Self::Bool => "`true` or `false`",
+            Self::Ip => "an IP address",
+        }
+    }
+
+    /// In a table.
     pub fn name(self) -> &'static str {
         match self {
             Self::Text => "text",

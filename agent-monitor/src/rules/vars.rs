@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::keys::{Keys, Report};
 use super::problem::{Problems, Source, nearest};
+use super::set::Variable;
 use super::yaml::{Node, Value};
 use crate::enrich::selector::Selector;
 
@@ -99,6 +100,15 @@ impl Vars {
     /// The list that is called `name`.
     pub fn get(&self, name: &str) -> Option<&[Item]> {
         self.lists.get(name).map(Vec::as_slice)
+    }
+
+    /// A variable for people.
+    pub fn shown(&self, name: &str) -> Variable {
+        let items = self.get(name).unwrap_or_default().iter();
+        Variable {
+            values: items.map(|item| item.text.clone()).collect(),
+            overrides: self.of_agents(name).count(),
+        }
     }
 
     /// The lists of that name that only some agents have.

@@ -111,6 +111,7 @@ pub fn documents(text: &str) -> Result<Vec<Node>, Error> {
         });
     }
     let mut loader = Loader {
+        text,
         parser: Parser::new_from_str(text),
         places: Places::new(text),
         nodes: 0,
@@ -162,6 +163,7 @@ impl Places {
 }
 
 struct Loader<'t> {
+    text: &'t str,
     parser: Parser<'t, saphyr_parser::StrInput<'t>>,
     places: Places,
     nodes: usize,
@@ -234,18 +236,18 @@ impl<'t> Loader<'t> {
             },
             Event::SequenceStart(..) => {
                 let mut items = Vec::new();
-                loop {
+                let end = loop {
                     match self.inner()? {
-                        (Event::SequenceEnd, _) => break,
+                        (Event::SequenceEnd, end) => break end,
                         (event, span) => items.push(self.node(event, span, depth + 1)?),
                     }
-                }
-                whole.end = items.last().map_or(whole.end, |last| last.span.end);
+                };
+                whole.end = self.end(&whole, end, items.last());
                 Value::List(items)
             }
             Event::MappingStart(..) => {
-                let members = self.members(depth)?;
-                whole.end = members.last().map_or(whole.end, |(_, last)| last.span.end);
+                let (members, end) = self.members(depth)?;
+                whole.end = self.end(&whole, end, members.last().map(|(_, last)| last));
                 Value::Map(members)
             }
             _ => return self.refuse(span, "not YAML: a value is missing", "write one"),
@@ -253,13 +255,25 @@ impl<'t> Loader<'t> {
         Ok(Node { span: whole, value })
     }
 
-    fn members(&mut self, depth: usize) -> Result<Vec<(Node, Node)>, Error> {
+    /// Where a list or map ends: with its bracket, if it has one, else with the last
+    /// that it holds; the parser's own end is then where the next thing begins.
+    fn end(&self, whole: &Range<usize>, end: Span, last: Option<&Node>) -> usize {
+        let bracketed = self.text[whole.start..].starts_with(['[', '{']);
+        match last {
+            Some(last) if !bracketed => last.span.end,
+            Some(_) => self.places.range(end).end,
+            None => self.places.range(end).end.max(whole.end),
+        }
+    }
+
+    /// The members of a map, and where it ends.
+    fn members(&mut self, depth: usize) -> Result<(Vec<(Node, Node)>, Span), Error> {
         let mut members: Vec<(Node, Node)> = Vec::new();
         let mut seen = std::collections::HashSet::new();
         loop {
             let (event, span) = self.inner()?;
             if event == Event::MappingEnd {
-                return Ok(members);
+                return Ok((members, span));
             }
             let key = self.node(event, span, depth + 1)?;
             let Some(name) = key.text() else {
@@ -293,6 +307,26 @@ mod tests {
         assert_eq!(&text[list.items()[1].span.clone()], "'b c'");
         let title = documents[0].get("título").expect("a title");
         assert_eq!(&text[title.span.clone()], "é");
+    }
+
+    #[test]
+    fn lists_and_maps_end_with_their_brackets_or_with_what_they_hold_last() {
+        let text = "a: {b: [1, {c: é}], d: {}}\nnext:\n  - x\n  - [y]\n\n# comment\n---\nz: 1\n";
+        let documents = documents(text).expect("YAML");
+        let written = |path: &[&str]| {
+            let node = path
+                .iter()
+                .fold(&documents[0], |node, key| node.get(key).expect("a member"));
+            &text[node.span.clone()]
+        };
+        assert_eq!(written(&["a"]), "{b: [1, {c: é}], d: {}}");
+        assert_eq!(written(&["a", "b"]), "[1, {c: é}]");
+        assert_eq!(written(&["a", "d"]), "{}");
+        assert_eq!(written(&["next"]), "- x\n  - [y]");
+        assert_eq!(
+            &text[documents[0].span.clone()],
+            &text[..text.find("\n\n").expect("there")]
+        );
     }
 
     #[test]

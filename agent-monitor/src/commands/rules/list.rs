@@ -41,18 +41,26 @@ fn level(rule: &Rule) -> String {
     names.join("-")
 }
 
+/// Techniques as alerts name them and tags that are not ATT&CK's; its tactics are left out.
+fn tags(rule: &Rule) -> String {
+    let others = rule.tags.iter().map(String::as_str);
+    let others = others.filter(|tag| !tag.starts_with("attack."));
+    let tags: Vec<&str> = rule.attack.iter().map(|it| &**it).chain(others).collect();
+    tags.join(" ")
+}
+
 fn table(set: &RuleSet) -> String {
     let rows = set.rules().iter().enumerate().map(|(place, rule)| {
         vec![
             rule.id.to_string(),
             level(rule),
             rule.what.name(),
-            rule.attack.join(" "),
+            tags(rule),
             enabled(set, place, rule).to_owned(),
             rule.source.path().display().to_string(),
         ]
     });
-    let head = ["ID", "LEVEL", "EVENT", "ATT&CK", "ENABLED", "SOURCE"];
+    let head = ["ID", "LEVEL", "EVENT", "TAGS", "ENABLED", "SOURCE"];
     super::super::table::table(&head, rows)
 }
 

@@ -14,8 +14,9 @@ use anyhow::Result;
 
 use crate::cli::{RulesArgs, RulesCommand};
 use crate::escape::escape;
-use crate::rules::problem::Problems;
+use crate::rules::problem::{Problems, nearest};
 use crate::rules::set::RuleSet;
+use crate::rules::testing;
 
 /// Columns of messages when stderr is no terminal.
 const WIDTH: usize = 100;
@@ -34,11 +35,18 @@ pub fn run(args: RulesArgs) -> Result<ExitCode> {
     }
 }
 
-/// `rules check`: whether rules can be used, and what of SigmaHQ's was left out.
+/// `rules check`: whether rules and their tests can be used, and what of SigmaHQ's was left out.
 fn check(dirs: &[PathBuf]) -> Result<ExitCode> {
     let Some(set) = load(dirs)? else {
         return Ok(ExitCode::FAILURE);
     };
+    let own = set.rules().iter().filter(|rule| !rule.is_built_in());
+    let (mut rules, mut tests, mut problems) = (0, 0, Problems::default());
+    for rule in own {
+        rules += 1;
+        tests += testing::count(rule);
+        testing::check_form(rule, &mut problems);
+    }
     let mut text = String::new();
     for left_out in set.unmapped() {
         text += &format!("left out: {} ({})\n", left_out.title, left_out.file);
@@ -46,17 +54,34 @@ fn check(dirs: &[PathBuf]) -> Result<ExitCode> {
             text += &format!("  {reason}\n");
         }
     }
-    let own = set
-        .rules()
-        .iter()
-        .filter(|rule| dirs.iter().any(|dir| rule.source.path().starts_with(dir)));
-    text += &format!("{} rules are valid", own.count());
-    match set.unmapped().len() {
-        0 => text += "\n",
-        some => text += &format!(", {some} in SigmaHQ's form were left out\n"),
+    if !problems.is_empty() {
+        print(&escaped(&text))?;
+        show(&problems)?;
+        return Ok(ExitCode::FAILURE);
     }
+    text += &match (counted(rules, "rule"), counted(tests, "test")) {
+        (rules, tests) if tests.starts_with("0 ") => format!("{rules}, without tests: valid"),
+        (rules, tests) => format!("{rules}, {tests}: valid"),
+    };
+    text += &match set.unmapped().len() {
+        0 => "\n".to_owned(),
+        some => format!("; {} in SigmaHQ's form left out\n", counted(some, "rule")),
+    };
     print(&escaped(&text))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// `1 rule`, `2 rules`.
+fn counted(number: usize, what: &str) -> String {
+    let s = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{s}")
+}
+
+/// That there is no rule of this id, and what may be meant.
+fn unknown(id: &str, set: &RuleSet) -> String {
+    let ids = set.rules().iter().map(|rule| &*rule.id);
+    let help = nearest(id, ids).unwrap_or_else(|| "see `rules list`".to_owned());
+    format!("there is no rule {id:?}; {help}")
 }
 
 /// The default pack with `dirs`; `None` when something is wrong, which is then
@@ -81,9 +106,8 @@ fn show(problems: &Problems) -> Result<()> {
     };
     let mut stderr = stderr.lock();
     stderr.write_all(problems.show(color, width).as_bytes())?;
-    let count = problems.count();
-    let s = if count == 1 { "" } else { "s" };
-    writeln!(stderr, "error: {count} problem{s}; no rule was taken")?;
+    let count = counted(problems.count(), "problem");
+    writeln!(stderr, "error: {count}; no rule was taken")?;
     Ok(())
 }
 

@@ -219,7 +219,7 @@ impl FieldAndModifiers {
         let message = format!(
             "`{}` is {}: `{modifier}` does not go with it",
             self.field.path,
-            self.field.ty.name()
+            self.field.ty.described()
         );
         compiler.fail(&self.span, message, None)
     }

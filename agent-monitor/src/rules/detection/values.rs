@@ -207,9 +207,9 @@ impl Compiler<'_, '_, '_> {
             let message = format!(
                 "`{}` is {}, `{}` is {}: they are never the same",
                 key.field.path,
-                key.field.ty.name(),
+                key.field.ty.described(),
                 other.path,
-                other.ty.name()
+                other.ty.described()
             );
             return self.fail(&item.span, message, None);
         }

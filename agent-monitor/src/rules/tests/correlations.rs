@@ -151,10 +151,10 @@ fn what_is_remembered_is_bounded_and_what_is_forgotten_is_counted() {
 fn passes(text: &str) {
     let set = compile(&[("x.yaml", text)]).unwrap_or_else(|problems| panic!("{problems}"));
     let rule = set.get("x").expect("it has this id");
-    let outcomes = testing::run(&set, rule);
+    let outcomes = testing::run(&set, rule, &no_capture);
     assert!(!outcomes.is_empty());
     for outcome in outcomes {
-        assert_eq!(outcome.failure, None, "{outcome:?}");
+        assert_eq!(outcome.end, testing::End::Passed, "{outcome:?}");
     }
 }
 

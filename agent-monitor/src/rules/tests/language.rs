@@ -149,6 +149,19 @@ fn mistakes_are_errors_with_what_may_be_meant() {
             "`exists` is `true` or `false`",
         ),
         ("{process.uid|gt: [1, 2]}", "a comparison takes one number"),
+        (
+            "{process.comm|re|windash: x}",
+            "exclude each other|dashes into the expression",
+        ),
+        (
+            "{process.comm|base64offset|endswith: x}",
+            "exclude each other",
+        ),
+        ("{process.comm|exists|all: true}", "exclude each other"),
+        (
+            "{process.comm|expand|all: '%git_hosts%'}",
+            "exclude each other",
+        ),
     ] {
         let told = problems(&rule("x", detection));
         assert_eq!(told.len(), 1, "{detection}: {told:?}");
@@ -305,7 +318,7 @@ fn variables_count_for_all_agents_or_for_some() {
             "vars: {gpu_allowed_binarys: [x]}",
             "did you mean `gpu_allowed_binaries`?",
         ),
-        ("vars: {allowed_ssh_hosts: [host]}", "no network"),
+        ("vars: {allowed_ssh_hosts: ['a b']}", "no destination"),
         ("vras: {}", "did you mean `vars`?"),
         ("overrides: [{agents: one, vars: {}}]", "names no kind"),
     ] {

@@ -7,6 +7,9 @@ mod language;
 mod pack;
 mod settings;
 mod sigma;
+mod testing;
+mod variables;
+mod words;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +19,7 @@ use super::problem::{Problems, Source};
 use super::sample;
 use super::set::RuleSet;
 use super::{pack as default_pack, yaml};
-use crate::event::Event;
+use crate::event::{Alert, Event};
 
 /// Compiles files, by their names, on top of the default pack.
 fn compile(files: &[(&str, &str)]) -> Result<Arc<RuleSet>, Problems> {
@@ -59,4 +62,9 @@ fn problems(text: &str) -> Vec<String> {
         Ok(_) => Vec::new(),
         Err(problems) => problems.lines(),
     }
+}
+
+/// For tests of rules that have no captures.
+fn no_capture(path: &Path, _: &Arc<RuleSet>) -> Result<Vec<Arc<Alert>>, String> {
+    Err(format!("there is no {}", path.display()))
 }
