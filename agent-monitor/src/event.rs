@@ -594,6 +594,15 @@ pub struct Flow {
     /// to connect to), else what the agent's resolver gave for its address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<Arc<str>>,
+    /// Fingerprint (HASSH) of the SSH client on it, by what it offers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hassh: Option<Arc<str>>,
+    /// The same of the SSH server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hassh_server: Option<Arc<str>>,
+    /// Fingerprint (JA4) of the TLS or QUIC client on it, by what it offers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ja4: Option<Arc<str>>,
     /// What became of it.
     pub result: Outcome,
     /// Payload bytes from the agent.

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use crate::decode::{self, Body, CgroupAction, DeviceClass, ProcessKey, Record};
 use crate::detect::blind::Hole;
 use crate::detect::relay::Relays;
-use crate::detect::{Finding, Subject, blind, ssh_command, tunnel};
+use crate::detect::{Finding, Subject, blind, ssh_command, tool, tunnel};
 use crate::enrich::devices::Devices;
 use crate::enrich::process::{Exec, Fork, Processes};
 use crate::event::{self, Agent, AgentChange, AgentState, Event, Gap, Loss, Process, Timestamp};
@@ -276,6 +276,10 @@ impl Pipeline {
             event::Body::Exec(body),
             out,
         );
+        let tool = tool::command_line(record.agent, &process, record.process, record.time);
+        if let Some(finding) = tool {
+            self.find(&finding, std::slice::from_ref(&id), out);
+        }
         let forward = ssh_command::remote_forward(&exec.argv)
             .or_else(|| ssh_command::remote_forward_of(&exec.exe, &exec.argv));
         if let Some(forward) = forward {

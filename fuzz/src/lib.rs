@@ -28,6 +28,11 @@ pub static TARGETS: &[Target] = &[
         |data| targets::parser("socks", data),
         seeds::streams,
     ),
+    target(
+        "http2",
+        |data| targets::parser("http2", data),
+        seeds::streams,
+    ),
     target("dns", |data| targets::parser("dns", data), seeds::streams),
     target("tls", |data| targets::parser("tls", data), seeds::streams),
     target("ssh", |data| targets::parser("ssh", data), seeds::streams),
@@ -49,6 +54,7 @@ pub static TARGETS: &[Target] = &[
     target("websocket", targets::websocket, seeds::streams),
     target("layers", targets::layers, seeds::streams),
     target("datagrams", targets::datagrams, seeds::datagrams),
+    target("quic", targets::quic, seeds::quic),
     target("stream", targets::stream, seeds::streams),
     target("packets", targets::packets, seeds::captures),
     target("record", targets::record, seeds::records),
@@ -99,6 +105,9 @@ mod tests {
     fn every_protocol_is_a_target() {
         let names: BTreeSet<_> = TARGETS.iter().map(|target| target.name).collect();
         for protocol in agent_monitor::protocol::PROTOCOLS {
+            assert!(names.contains(protocol.name), "{} is none", protocol.name);
+        }
+        for protocol in agent_monitor::protocol::datagram::DATAGRAM_PROTOCOLS {
             assert!(names.contains(protocol.name), "{} is none", protocol.name);
         }
         assert_eq!(names.len(), TARGETS.len());

@@ -52,6 +52,7 @@ pub fn streams() -> Vec<Vec<u8>> {
         .map(|it| session(it))
         .collect();
     all.extend(files("tests/data/dns").iter().map(|it| session(it)));
+    all.extend(files("tests/data/carried").iter().map(|it| session(it)));
     for file in files("tests/data/stratum") {
         let mut to = Vec::new();
         for line in String::from_utf8_lossy(&file).lines() {
@@ -74,7 +75,8 @@ pub fn streams() -> Vec<Vec<u8>> {
         let text = String::from_utf8_lossy(&file);
         all.push(one(Side::Initiator, &hex(text.trim())));
     }
-    let said: [&[u8]; 8] = [
+    let said: [&[u8]; 9] = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
         b"GET / HTTP/1.1\r\nHost: a.example\r\nUpgrade: websocket\r\nSec-WebSocket-Protocol: chisel-v3\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
         b"CONNECT b.example:443 HTTP/1.1\r\n\r\n",
@@ -90,10 +92,34 @@ pub fn streams() -> Vec<Vec<u8>> {
 
 /// Datagrams, a part each.
 pub fn datagrams() -> Vec<Vec<u8>> {
-    files("tests/data/dns")
+    let dirs = ["dns", "quic", "wireguard"];
+    let files = dirs
         .iter()
-        .map(|it| session(it))
-        .collect()
+        .flat_map(|dir| files(&format!("tests/data/{dir}")));
+    files.map(|it| session(&it)).collect()
+}
+
+/// Frames of QUIC's Initial packets: a hello in two pieces, and what may be beside it.
+pub fn quic() -> Vec<Vec<u8>> {
+    let hello = hex(include_str!("../../tests/data/tls/curl.hex").trim());
+    // Behind the record's header.
+    let (first, second) = hello[5..].split_at(200);
+    let frame = |offset: u16, piece: &[u8]| {
+        let length = 0x4000 | u16::try_from(piece.len()).expect("it is short");
+        let (offset, length) = ((0x4000 | offset).to_be_bytes(), length.to_be_bytes());
+        [&[6][..], &offset, &length, piece].concat()
+    };
+    let ack = b"\x02\x05\x00\x01\x00\x01\x01";
+    vec![
+        [frame(0, first), frame(200, second)].concat(),
+        [
+            frame(200, second),
+            ack.to_vec(),
+            vec![0; 40],
+            frame(0, first),
+        ]
+        .concat(),
+    ]
 }
 
 /// A list of segments or datagrams: `side`, and `hex` or the length of what is `encrypted`.

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::{Detector, Finding, Subject, bytes, who};
+use crate::decode::ProcessKey;
 use crate::event::Process;
 use crate::flow::Flow;
-use crate::protocol::Fact;
 use crate::protocol::tool::names;
+use crate::protocol::{Fact, Side, ssh};
 
 /// A tunnel program is at work on a flow.
 pub static DETECTOR: Detector = Detector {
@@ -34,6 +35,17 @@ pub fn recognised(
                 bytes::hex(&fact.bytes),
             ],
         ),
+        // SSH asks for no name: what the agent's resolver was asked has to do.
+        Fact::Ssh(ssh::Fact::Banner {
+            side: Side::Responder,
+            ..
+        }) => {
+            let name = flow.resolved_name.as_deref()?;
+            (
+                names::tool(name)?,
+                vec![format!("SSH with {name}, as its address is called")],
+            )
+        }
         other => {
             let name = other.server_name()?;
             (names::tool(name)?, vec![format!("server name {name}")])
@@ -52,4 +64,109 @@ pub fn recognised(
         evidence,
         time,
     })
+}
+
+/// A program was started as tunnel programs start it.
+pub fn command_line(
+    agent: u64,
+    process: &Arc<Process>,
+    key: ProcessKey,
+    time: u64,
+) -> Option<Finding> {
+    let argument = process.argv.iter().find(|argument| is_sshuttle(argument))?;
+    let who = who(Some(process));
+    Some(Finding {
+        detector: &DETECTOR,
+        stage: 0,
+        agent,
+        process: Some(process.clone()),
+        subjects: vec![Subject::Process(key)],
+        remote: None,
+        summary: format!("{who} was started by the tunnel program sshuttle"),
+        evidence: vec![format!(
+            "command line: {}",
+            bytes::text(argument.as_bytes())
+        )],
+        time,
+    })
+}
+
+/// sshuttle has Python at the far end read its own server from standard input, to
+/// ssh as one argument (`connect`, sshuttle/ssh.py).
+fn is_sshuttle(argument: &str) -> bool {
+    argument.contains("exec(compile(") && argument.contains("assembler.py")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Address;
+    use crate::protocol::tls;
+
+    fn flow(name: Option<&str>) -> Flow {
+        let mut flow = Flow::unknown(7);
+        flow.resolved_name = name.map(Into::into);
+        flow.remote = Some(Address {
+            ip: [203, 0, 113, 1].into(),
+            port: 22,
+        });
+        flow
+    }
+
+    fn banner(side: Side) -> Fact {
+        let text = "SSH-2.0-Go".to_owned();
+        Fact::Ssh(ssh::Fact::Banner { side, text })
+    }
+
+    #[test]
+    fn services_over_ssh_are_told_by_what_their_address_is_called() {
+        let found = |name, side| recognised(&flow(name), &banner(side), None, 0);
+        let tmate = found(Some("ssh.tmate.io"), Side::Responder).expect("it is tmate");
+        assert!(tmate.summary.contains("tunnel program tmate"), "{tmate:?}");
+        assert!(
+            found(Some("ssh.tmate.io"), Side::Initiator).is_none(),
+            "once is enough"
+        );
+        assert!(found(Some("git.example"), Side::Responder).is_none());
+        assert!(found(None, Side::Responder).is_none());
+    }
+
+    #[test]
+    fn servers_are_told_by_the_name_in_a_hello() {
+        let hello = Fact::Tls(tls::Fact {
+            side: Side::Initiator,
+            sni: Some("connect.ngrok-agent.com".to_owned()),
+            alpn: Vec::new(),
+            ja4: String::new(),
+        });
+        let mut flow = flow(None);
+        assert!(recognised(&flow, &hello, None, 0).is_some());
+        flow.direction = Some(crate::event::Direction::Inbound);
+        assert!(
+            recognised(&flow, &hello, None, 0).is_none(),
+            "it is a server's"
+        );
+    }
+
+    #[test]
+    fn sshuttle_is_told_by_what_it_has_ssh_start() {
+        let started = |argv: &[&str]| {
+            let process = Process {
+                argv: argv.iter().map(|argument| (*argument).to_owned()).collect(),
+                ..Process::default()
+            };
+            command_line(7, &process.into(), ProcessKey::default(), 0)
+        };
+        // As sshuttle 2.0.0 quotes it.
+        let server = r#"/bin/sh -c 'P=python3; $P -V 2>/dev/null || P=python; exec "$P" -c '"'"'import sys, os; verbosity=0; stdin = os.fdopen(0, '"'"'"'"'"'"'"'"'rb'"'"'"'"'"'"'"'"'); exec(compile(stdin.read(1785), '"'"'"'"'"'"'"'"'assembler.py'"'"'"'"'"'"'"'"', '"'"'"'"'"'"'"'"'exec'"'"'"'"'"'"'"'"')); sys.exit(98);'"'"'; exit 97'"#;
+        assert!(started(&["ssh", "user@host.example", "--", server]).is_some());
+        assert!(
+            started(&[
+                "python3",
+                "-c",
+                "exec(compile(open(\"x\").read(), \"x\", \"exec\"))"
+            ])
+            .is_none()
+        );
+    }
 }

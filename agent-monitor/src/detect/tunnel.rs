@@ -9,7 +9,7 @@ use super::{Detector, Finding, Setting, Settings, Subject};
 use crate::decode::{ProcessKey, Way};
 use crate::event::Process;
 use crate::flow::Flow;
-use crate::protocol::ssh;
+use crate::protocol::{Side, ssh};
 
 /// Tunnels on SSH flows.
 pub static SSH_DETECTOR: Detector = Detector {
@@ -102,17 +102,41 @@ pub fn command_line(
     }
 }
 
-/// Record sizes on an SSH flow say that a forward was asked for.
-pub fn wire_sizes(
+/// What is seen of an SSH flow says that somebody outside is let in: record sizes
+/// tell of a forward that was asked for, or the agent connected to be the server.
+pub fn on_wire(
     flow: &Flow,
     fact: &ssh::Fact,
     process: Option<&Arc<Process>>,
     time: u64,
 ) -> Option<Finding> {
-    let ssh::Fact::ForwardRequested { shown_by, .. } = fact else {
-        return None;
-    };
     let remote = flow.remote?;
+    let (summary, evidence) = match fact {
+        ssh::Fact::ForwardRequested { shown_by, .. } => (
+            format!(
+                "{} asked {remote} for a reverse forward over SSH",
+                who(process)
+            ),
+            format!("SSH record sizes to {remote}: {shown_by}"),
+        ),
+        // Whoever is at the other end gets a session inside, or forwards. That it
+        // is the agent that connected is what a reverse tunnel is for.
+        ssh::Fact::Kex {
+            client: Side::Responder,
+            hassh,
+            ..
+        } if flow.is_outbound() => (
+            format!(
+                "{} connected to {remote} to be an SSH server for it",
+                who(process)
+            ),
+            format!(
+                "the roles of SSH are reversed: {remote}, which was connected to, sent the key-exchange messages \
+                 of a client (HASSH {hassh}), and the agent those of a server"
+            ),
+        ),
+        _ => return None,
+    };
     Some(Finding {
         detector: &SSH_DETECTOR,
         stage: WIRE_SIZES,
@@ -120,11 +144,8 @@ pub fn wire_sizes(
         process: process.cloned(),
         subjects: subjects(flow.owner, process, Some(flow.id)),
         remote: Some(remote),
-        summary: format!(
-            "{} asked {remote} for a reverse forward over SSH",
-            who(process)
-        ),
-        evidence: vec![format!("SSH record sizes to {remote}: {shown_by}")],
+        summary,
+        evidence: vec![evidence],
         time,
     })
 }
@@ -290,6 +311,28 @@ mod tests {
         };
         relayed(&risen, Some(&process.into()), Limits::default(), 0)
             .map(|finding| (finding.detector.name, finding.stage))
+    }
+
+    #[test]
+    fn an_ssh_server_that_connects_out_lets_others_in() {
+        let kex = |client| ssh::Fact::Kex {
+            client,
+            algorithms: Box::default(),
+            hassh: "aa".to_owned(),
+            hassh_server: "bb".to_owned(),
+        };
+        let mut flow = Flow::unknown(7);
+        flow.remote = end([203, 0, 113, 1], 5, None).remote;
+        let found = on_wire(&flow, &kex(Side::Responder), None, 0).expect("it is found");
+        assert_eq!(
+            (found.detector.name, found.stage),
+            (SSH_DETECTOR.name, WIRE_SIZES)
+        );
+        assert!(found.evidence[0].contains("reversed") && found.evidence[0].contains("HASSH aa"));
+        assert!(on_wire(&flow, &kex(Side::Initiator), None, 0).is_none());
+        // Somebody outside connects to be a server for the agent.
+        flow.direction = Some(crate::event::Direction::Inbound);
+        assert!(on_wire(&flow, &kex(Side::Responder), None, 0).is_none());
     }
 
     #[test]

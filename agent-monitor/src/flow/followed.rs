@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::datagrams::Datagrams;
 use super::stream::{Next, Stream};
-use super::{Change, Flow};
+use super::{Change, Fingerprints, Flow};
 use crate::decode::{Burst, Record, Way};
 use crate::event::Transport;
 use crate::protocol::layers::Layers;
@@ -92,6 +92,7 @@ impl Followed {
                 protocol: None,
                 server_name: None,
                 resolved_name: None,
+                fingerprints: Fingerprints::default(),
                 is_ambiguous: false,
                 bytes: [0; 2],
                 packets: [0; 2],
@@ -354,10 +355,7 @@ impl Followed {
         facts: Vec<Fact>,
         changed: &mut impl FnMut(&Flow, Change),
     ) {
-        for name in facts.iter().filter_map(Fact::server_name) {
-            let known = &mut self.flow.server_name;
-            known.get_or_insert_with(|| name.into());
-        }
+        facts.iter().for_each(|fact| self.flow.learn(fact));
         if protocol.is_some() && protocol != self.flow.protocol {
             self.flow.protocol = protocol;
             changed(&self.flow, Change::Identified);

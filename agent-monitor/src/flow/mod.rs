@@ -19,10 +19,21 @@ use agent_monitor_common::event::{FlowId, PEER_FLOW};
 
 use crate::decode::{Burst, ProcessKey};
 use crate::event::{Address, Direction, Outcome, Transport};
-use crate::protocol::{Fact, Side};
+use crate::protocol::{Fact, Side, ssh};
 
 pub use followed::Steering;
 pub use table::Table;
+
+/// Fingerprints of the programs that speak on a flow, as hexadecimal texts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fingerprints {
+    /// Of an SSH client, by its KEXINIT.
+    pub hassh: Option<Arc<str>>,
+    /// Of an SSH server.
+    pub hassh_server: Option<Arc<str>>,
+    /// Of a TLS or QUIC client, by its ClientHello.
+    pub ja4: Option<Arc<str>>,
+}
 
 /// One flow, as known so far.
 #[derive(Debug)]
@@ -60,6 +71,8 @@ pub struct Flow {
     pub server_name: Option<Arc<str>>,
     /// The name for which the agent's resolver answered the other end's address.
     pub resolved_name: Option<Arc<str>>,
+    /// What its first messages tell of the programs at both ends.
+    pub fingerprints: Fingerprints,
     /// Some place of a stream was sent with different bytes.
     pub is_ambiguous: bool,
     /// Payload bytes out and in, as of the last burst or the end.
@@ -101,6 +114,7 @@ impl Flow {
             protocol: None,
             server_name: None,
             resolved_name: None,
+            fingerprints: Fingerprints::default(),
             is_ambiguous: false,
             bytes: [0; 2],
             packets: [0; 2],
@@ -120,6 +134,30 @@ impl Flow {
                 address::is_inside(remote.ip) || local.is_some_and(|local| local.ip == remote.ip)
             }
             (None, _) => false,
+        }
+    }
+
+    /// Keeps what a parser noticed of names and programs; the first of each stays.
+    fn learn(&mut self, fact: &Fact) {
+        if let Some(name) = fact.server_name() {
+            self.server_name.get_or_insert_with(|| name.into());
+        }
+        let known = &mut self.fingerprints;
+        match fact {
+            Fact::Ssh(ssh::Fact::Kex {
+                hassh,
+                hassh_server,
+                ..
+            }) => {
+                known.hassh.get_or_insert_with(|| hassh.as_str().into());
+                known
+                    .hassh_server
+                    .get_or_insert_with(|| hassh_server.as_str().into());
+            }
+            Fact::Tls(tls) => {
+                known.ja4.get_or_insert_with(|| tls.ja4.as_str().into());
+            }
+            _ => {}
         }
     }
 

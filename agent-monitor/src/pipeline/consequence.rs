@@ -146,7 +146,7 @@ pub(super) fn consequence(
             result.findings.extend(match fact {
                 Fact::Dns(_) => None,
                 Fact::Mining(fact) => mining.message(flow, fact, process.clone(), record.time),
-                Fact::Ssh(fact) => tunnel::wire_sizes(flow, fact, process.as_ref(), record.time),
+                Fact::Ssh(fact) => tunnel::on_wire(flow, fact, process.as_ref(), record.time),
                 Fact::Http(_) | Fact::Socks(_) | Fact::Tls(_) | Fact::Tool(_) => None,
             });
             let tool = tool::recognised(flow, fact, process.as_ref(), record.time);
@@ -243,6 +243,9 @@ fn flow_body(flow: &Flow, state: FlowState, facts: Vec<String>, now: u64) -> Opt
         remote: flow.remote?,
         protocol: flow.protocol,
         server_name: flow.name().cloned(),
+        hassh: flow.fingerprints.hassh.clone(),
+        hassh_server: flow.fingerprints.hassh_server.clone(),
+        ja4: flow.fingerprints.ja4.clone(),
         result: match (flow.result, flow.established) {
             (Some(result), _) => result,
             (None, Some(_)) => Outcome::Established,

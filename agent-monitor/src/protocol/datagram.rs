@@ -1,6 +1,6 @@
 //! Protocols of datagrams, each of which is a message.
 
-use super::{Answer, Fact, Side, dns};
+use super::{Answer, Fact, Side, dns, quic, tool};
 
 /// Follows one flow of datagrams.
 pub trait DatagramParser: Send {
@@ -24,7 +24,17 @@ pub struct DatagramProtocol {
 }
 
 /// Every protocol, tried together on each flow; the first found wins.
-pub static DATAGRAM_PROTOCOLS: &[DatagramProtocol] = &[DatagramProtocol {
-    name: dns::NAME,
-    parser: || Box::new(dns::OverDatagrams::default()),
-}];
+pub static DATAGRAM_PROTOCOLS: &[DatagramProtocol] = &[
+    DatagramProtocol {
+        name: dns::NAME,
+        parser: || Box::new(dns::OverDatagrams::default()),
+    },
+    DatagramProtocol {
+        name: quic::NAME,
+        parser: || Box::new(quic::Quic::default()),
+    },
+    DatagramProtocol {
+        name: "tunnel-tool",
+        parser: || Box::new(tool::datagrams::OverDatagrams::default()),
+    },
+];

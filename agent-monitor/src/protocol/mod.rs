@@ -8,10 +8,14 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod captured;
 pub mod datagram;
 pub mod dns;
 pub mod http;
+pub mod http2;
 pub mod layers;
+pub mod quic;
 pub mod socks;
 pub mod ssh;
 pub mod stratum;
@@ -131,6 +135,12 @@ pub static PROTOCOLS: &[Protocol] = &[
         parser: || Box::new(http::Http::default()),
         begins: http::begins,
         exclusive: false,
+    },
+    Protocol {
+        name: "http2",
+        parser: || Box::new(http2::Http2::default()),
+        begins: http2::begins,
+        exclusive: true,
     },
     Protocol {
         name: "socks",

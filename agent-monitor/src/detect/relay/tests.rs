@@ -41,6 +41,7 @@ fn flow(cookie: u64, agent: u64, remote: [u8; 4], begun: u64) -> Flow {
         protocol: None,
         server_name: None,
         resolved_name: None,
+        fingerprints: crate::flow::Fingerprints::default(),
         is_ambiguous: false,
         bytes: [0; 2],
         packets: [0; 2],

@@ -69,6 +69,7 @@ impl Table {
                 (Way::In, Side::Responder) => Side::Initiator,
             };
             let told = datagrams.take(record.time, side, part);
+            told.facts.iter().for_each(|fact| flow.learn(fact));
             if let Some(name) = told.found
                 && flow.protocol.is_none()
             {

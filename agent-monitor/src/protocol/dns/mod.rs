@@ -117,7 +117,10 @@ impl DatagramParser for OverDatagrams {
         match message::read(bytes, is_whole) {
             Ok(messages) => {
                 self.found = true;
-                facts.extend(messages.into_iter().map(|message| fact(side, len, message)));
+                for message in messages {
+                    facts.extend(super::tool::by_dns(&message).map(super::Fact::Tool));
+                    facts.push(fact(side, len, message));
+                }
             }
             Err(_) => self.others += 1,
         }

@@ -1,36 +1,13 @@
-use std::path::Path;
-
 use proptest::prelude::*;
 
+use super::super::captured::{Sent, session};
 use super::super::datagram::DatagramParser;
 use super::super::{Answer as Verdict, Fact as AnyFact, Input, Parser};
 use super::*;
 
-/// What one side sent at once.
-type Sent = (Side, Vec<u8>);
-
 /// A capture of `tests/data/dns`.
 fn capture(name: &str) -> Vec<Sent> {
-    #[derive(serde::Deserialize)]
-    struct Piece {
-        side: String,
-        hex: String,
-    }
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/dns");
-    let text = std::fs::read_to_string(dir.join(format!("{name}.json"))).expect("a capture");
-    let pieces: Vec<Piece> = serde_json::from_str(&text).expect("a list of pieces");
-    let byte = |pair: &[u8]| {
-        let pair = std::str::from_utf8(pair).expect("hex");
-        u8::from_str_radix(pair, 16).expect("hex")
-    };
-    let sent = pieces.into_iter().map(|piece| {
-        let side = match piece.side.as_str() {
-            "initiator" => Side::Initiator,
-            _ => Side::Responder,
-        };
-        (side, piece.hex.as_bytes().chunks(2).map(byte).collect())
-    });
-    sent.collect()
+    session(&format!("dns/{name}"))
 }
 
 const DATAGRAMS: [&str; 7] = [

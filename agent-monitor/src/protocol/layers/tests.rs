@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
-use super::super::{http, socks, stratum};
+use super::super::captured::session;
+use super::super::{http, socks, ssh, stratum};
 use super::*;
 use Side::{Initiator, Responder};
 
@@ -120,6 +121,13 @@ fn carriers() -> Vec<(&'static str, Session)> {
             ]),
         ),
         (
+            "SOCKS4, to an address",
+            carrier(&[
+                (Initiator, b"\x04\x01\x0d\x05\xcb\x00\x71\x01me\x00"),
+                (Responder, b"\x00\x5a\x00\x00\x00\x00\x00\x00"),
+            ]),
+        ),
+        (
             "SOCKS4a",
             carrier(&[
                 (Initiator, b"\x04\x01\x0d\x05\x00\x00\x00\x01me\x00pool.example\x00"),
@@ -175,11 +183,12 @@ fn a_pool_session_is_found_inside_every_carrier() {
         );
         assert!(mining.iter().all(|fact| fact.plain), "{name}");
         let names: Vec<_> = facts.iter().filter_map(Fact::server_name).collect();
-        assert_eq!(
-            names.last(),
-            (name != "nothing").then_some(&"pool.example"),
-            "{name}"
-        );
+        let expected = match name {
+            "nothing" => None,
+            "SOCKS4, to an address" => Some("203.0.113.1"),
+            _ => Some("pool.example"),
+        };
+        assert_eq!(names.last().copied(), expected, "{name}");
     }
 }
 
@@ -206,6 +215,66 @@ fn one_byte_a_segment_tells_the_same() {
             .flat_map(|(side, bytes)| bytes.chunks(1).map(|byte| (*side, byte)))
             .collect();
         assert_eq!(run(&bytes).1, run(&borrowed(&said)).1, "{name}");
+    }
+}
+
+/// SSH of real programs with a reverse forward and one request through it: through
+/// tinyproxy, and in frames of websockets and websockify.
+const CARRIED_SSH: [(&str, &str); 2] = [
+    ("carried/ssh-connect", "127.0.0.1"),
+    ("carried/ssh-websocket", "127.0.0.1"),
+];
+
+#[test]
+fn a_reverse_tunnel_is_told_inside_of_real_carriers() {
+    for (name, host) in CARRIED_SSH {
+        let said = session(name);
+        let (layers, facts) = run(&borrowed(&said));
+        assert_eq!(layers.protocol(), Some("ssh"), "{name}");
+        let ssh = facts.iter().filter_map(|fact| match fact {
+            Fact::Ssh(fact) => Some(fact),
+            _ => None,
+        });
+        let told: Vec<_> = ssh
+            .map(|fact| match fact {
+                ssh::Fact::Banner { .. } => "banner",
+                ssh::Fact::Kex { .. } => "kex",
+                ssh::Fact::Authenticated { .. } => "authenticated",
+                ssh::Fact::ForwardRequested { .. } => "requested",
+                ssh::Fact::ForwardedOpen { .. } => "open",
+                ssh::Fact::Session { .. } => "session",
+            })
+            .collect();
+        let expected = [
+            "banner",
+            "banner",
+            "kex",
+            "authenticated",
+            "requested",
+            "open",
+        ];
+        assert_eq!(told, expected, "{name}");
+        assert_eq!(facts[0].server_name(), Some(host), "{name}");
+    }
+}
+
+#[test]
+fn every_prefix_of_carried_ssh_tells_a_prefix_of_the_facts() {
+    for (name, _) in CARRIED_SSH {
+        let said = session(name);
+        let (_, all) = run(&borrowed(&said));
+        for at in 0..said.len() {
+            for cut in (0..said[at].1.len()).step_by(1 + said[at].1.len() / 16) {
+                let mut prefix = borrowed(&said[..at]);
+                prefix.push((said[at].0, &said[at].1[..cut]));
+                // A record that is cut short is another size: what is told of sizes may end
+                // with it, but what was in clear is told.
+                let (_, facts) = run(&prefix);
+                assert!(facts.len() <= all.len(), "{name} {at} {cut}");
+                let clear = facts.len().min(4);
+                assert_eq!(facts[..clear], all[..clear], "{name} {at} {cut}");
+            }
+        }
     }
 }
 
@@ -374,7 +443,7 @@ proptest! {
 
     #[test]
     fn no_input_panics(
-        carrier in 0..10usize,
+        carrier in 0..11usize,
         changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
         holes in proptest::collection::vec((any::<prop::sample::Index>(), 0..200u32), 0..3),
     ) {
@@ -400,7 +469,7 @@ proptest! {
 
     #[test]
     fn cutting_anywhere_changes_nothing(
-        carrier in 0..10usize,
+        carrier in 0..11usize,
         cuts in proptest::collection::vec(1..90usize, 1..20),
     ) {
         let said = carriers().swap_remove(carrier).1;

@@ -43,6 +43,7 @@
 //! is used only to tell the first record.
 
 use super::kexinit::{Algorithms, KexInit};
+use super::session::{Session, Told};
 use super::sizes::Layout;
 use super::{Fact, Side};
 
@@ -75,6 +76,7 @@ pub(super) struct Grammar {
 enum Stage {
     Auth(Auth),
     Flight(Flight),
+    Session(Session),
     Forwarding(Forwarding),
     Over,
 }
@@ -150,6 +152,7 @@ impl Grammar {
         }
         self.stage = match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Flight(flight) => self.flight(flight, side, bytes, facts),
+            Stage::Session(session) => self.session(session, side, bytes, facts),
             Stage::Forwarding(state) => self.forwarding(state, side, bytes, facts),
             Stage::Auth(_) | Stage::Over => Stage::Over,
         };
@@ -228,6 +231,9 @@ impl Grammar {
         }
         match self.explain(&flight) {
             Explained::NotYet => Stage::Flight(flight),
+            Explained::NoForward if self.opened_session(&flight) => {
+                Stage::Session(Session::default())
+            }
             Explained::NoForward => Stage::Over,
             Explained::Forward { answer, session } => {
                 if !flight.said {
@@ -240,8 +246,8 @@ impl Grammar {
                     });
                 }
                 if session {
-                    // What follows is the session's data, of any size.
-                    Stage::Over
+                    // What follows the first requests is data of any size.
+                    Stage::Session(Session::default())
                 } else {
                     Stage::Forwarding(Forwarding {
                         proving: flight.proving,
@@ -305,6 +311,39 @@ impl Grammar {
         } else {
             Explained::NotYet
         }
+    }
+
+    /// Whether the client opened a session, and nothing else.
+    fn opened_session(&self, flight: &Flight) -> bool {
+        let size = |n| self.to_server.size(n);
+        [size(24), size(24) + size(34)].contains(&flight.sent)
+            && self.answers(flight).contains(&self.to_client.size(17))
+    }
+
+    /// Waits for the answers to what is asked in a session.
+    fn session(
+        &self,
+        mut session: Session,
+        side: Side,
+        bytes: u32,
+        facts: &mut Vec<Fact>,
+    ) -> Stage {
+        if !self.layout(side).is_whole(bytes) {
+            return Stage::Over;
+        }
+        match session.segment(self.client, side, bytes, self.to_client) {
+            Told::NotYet => return Stage::Session(session),
+            Told::Terminal(terminal, answer) => facts.push(Fact::Session {
+                client: self.client,
+                terminal,
+                shown_by: format!(
+                    "the server answered what was asked in it with {answer} bytes ({})",
+                    self.cipher
+                ),
+            }),
+            Told::Never => {}
+        }
+        Stage::Over
     }
 
     /// If `answer` is answers to one or more forwards, whether there is a

@@ -1,6 +1,8 @@
-//! KEXINIT and what two of them agree on (RFC 4253, 7.1).
+//! KEXINIT, what two of them agree on (RFC 4253, 7.1), and what they tell of the programs.
 
 use std::collections::HashSet;
+
+use md5::{Digest as _, Md5};
 
 /// The name lists of one KEXINIT, in their order on the wire.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +15,10 @@ pub(super) struct KexInit {
     pub mac_to_client: Vec<String>,
     pub compression_to_server: Vec<String>,
     pub compression_to_client: Vec<String>,
+    /// The sender's fingerprint, if it is the client.
+    pub hassh: String,
+    /// The sender's fingerprint, if it is the server.
+    pub hassh_server: String,
 }
 
 impl KexInit {
@@ -20,11 +26,13 @@ impl KexInit {
     pub fn parse(payload: &[u8]) -> Option<Self> {
         // The message number and 16 random bytes come first.
         let mut rest = payload.get(17..)?;
+        let mut texts = Vec::new();
         let mut list = || -> Option<Vec<String>> {
             let (length, after) = rest.split_first_chunk::<4>()?;
             let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
             let text = std::str::from_utf8(after.get(..length)?).ok()?;
             rest = after.get(length..)?;
+            texts.push(text);
             Some(
                 text.split(',')
                     .filter(|name| !name.is_empty())
@@ -32,7 +40,7 @@ impl KexInit {
                     .collect(),
             )
         };
-        Some(Self {
+        let mut kexinit = Self {
             kex: list()?,
             host_key: list()?,
             cipher_to_server: list()?,
@@ -41,12 +49,37 @@ impl KexInit {
             mac_to_client: list()?,
             compression_to_server: list()?,
             compression_to_client: list()?,
-        })
+            ..Self::default()
+        };
+        let [
+            kex,
+            _,
+            cipher_c,
+            cipher_s,
+            mac_c,
+            mac_s,
+            compression_c,
+            compression_s,
+        ] = texts[..]
+        else {
+            return None;
+        };
+        kexinit.hassh = hassh([kex, cipher_c, mac_c, compression_c]);
+        kexinit.hassh_server = hassh([kex, cipher_s, mac_s, compression_s]);
+        Some(kexinit)
     }
 }
 
+/// The fingerprint that is called HASSH (<https://github.com/salesforce/hassh>):
+/// MD5 of four lists as they were sent. A client's are those to the server, a
+/// server's those to the client.
+fn hassh(lists: [&str; 4]) -> String {
+    let digest = Md5::digest(lists.join(";"));
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// What client and server agreed on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Algorithms {
     /// Key exchange.
     pub kex: String,
@@ -145,6 +178,7 @@ mod tests {
             mac_to_client: names(mac),
             compression_to_server: names("none"),
             compression_to_client: names("none"),
+            ..KexInit::default()
         }
     }
 

@@ -3,7 +3,8 @@
 //! `stream` reads the part in clear: identification strings, KEXINIT, who
 //! sends which key-exchange message. `sizes` knows how long a record of a
 //! given payload is under each cipher. `grammar` follows those lengths after
-//! NEWKEYS: authentication, a forward asked for, a connection through it.
+//! NEWKEYS: authentication, a session, a forward asked for, a connection
+//! through it.
 //!
 //! The SSH client is whoever behaves as one, which can be the side that
 //! accepted the TCP connection. When sizes cannot be followed (bytes missing,
@@ -11,6 +12,7 @@
 
 mod grammar;
 mod kexinit;
+mod session;
 mod sizes;
 mod stream;
 mod words;
@@ -41,11 +43,24 @@ pub enum Fact {
         client: Side,
         /// What they agreed on.
         algorithms: Box<Algorithms>,
+        /// HASSH of the client: which program it is, more or less.
+        hassh: String,
+        /// The same of the server.
+        hassh_server: String,
     },
     /// A record size says that the server let the client in.
     Authenticated {
         /// Which side is the SSH client.
         client: Side,
+    },
+    /// Record sizes say that the client opened a session.
+    Session {
+        /// Which side is the SSH client.
+        client: Side,
+        /// It asked for a terminal, as for a shell; not so for a command.
+        terminal: bool,
+        /// The sizes that show it, in words.
+        shown_by: String,
     },
     /// Record sizes say that the client asked the server to forward a port back.
     ForwardRequested {
@@ -68,8 +83,8 @@ pub enum Fact {
 pub struct Ssh {
     initiator: Stream,
     responder: Stream,
-    initiator_kexinit: Option<KexInit>,
-    responder_kexinit: Option<KexInit>,
+    initiator_kexinit: Option<Box<KexInit>>,
+    responder_kexinit: Option<Box<KexInit>>,
     found: bool,
     sizes: Sizes,
 }
@@ -167,6 +182,8 @@ impl Ssh {
         facts.push(super::Fact::Ssh(Fact::Kex {
             client,
             algorithms: Box::new(algorithms),
+            hassh: client_kexinit.hassh.clone(),
+            hassh_server: server_kexinit.hassh_server.clone(),
         }));
     }
 }

@@ -19,7 +19,7 @@ pub(super) enum Piece {
     /// Its identification string.
     Banner(String),
     /// Its KEXINIT.
-    KexInit(KexInit),
+    KexInit(Box<KexInit>),
     /// Another packet in clear, by its message number.
     Message(u8),
     /// A segment of this many bytes after NEWKEYS.
@@ -153,7 +153,7 @@ impl Stream {
                 self.phase = Phase::Encrypted;
             } else {
                 match KexInit::parse(&self.buffer[5..4 + length - padding]) {
-                    Some(kexinit) => pieces.push(Piece::KexInit(kexinit)),
+                    Some(kexinit) => pieces.push(Piece::KexInit(Box::new(kexinit))),
                     None => self.lose(pieces),
                 }
             }

@@ -114,6 +114,8 @@ fn kinds(facts: &[Fact]) -> Vec<&'static str> {
             Fact::Banner { .. } => "banner",
             Fact::Kex { .. } => "kex",
             Fact::Authenticated { .. } => "authenticated",
+            Fact::Session { terminal: true, .. } => "terminal",
+            Fact::Session { .. } => "command",
             Fact::ForwardRequested { .. } => "requested",
             Fact::ForwardedOpen { .. } => "open",
         })
@@ -158,6 +160,62 @@ fn tells_remote_forwards_from_everything_else_in_every_capture() {
     }
 }
 
+/// What kind of session sizes tell of in a capture. A client of dropbear's asks for
+/// more than these sizes know.
+fn session_of(name: &str) -> Option<&'static str> {
+    let runs = ["command", "sftp", "scp", "git", "rekey"];
+    match name {
+        _ if name.starts_with("dbclient") => None,
+        _ if name.ends_with("shell") => Some("terminal"),
+        _ if runs.iter().any(|what| name.contains(what)) => Some("command"),
+        _ => None,
+    }
+}
+
+#[test]
+fn tells_a_shells_session_from_a_commands_in_every_capture() {
+    for (name, segments) in captures() {
+        let kinds = kinds(&run(&segments).0);
+        let told: Vec<_> = (kinds.into_iter())
+            .filter(|kind| ["terminal", "command"].contains(kind))
+            .collect();
+        assert_eq!(told, Vec::from_iter(session_of(&name)), "{name}");
+    }
+}
+
+/// The fingerprints of a capture's client and server.
+fn hassh(name: &str) -> (String, String) {
+    let (facts, _) = run(&capture(name));
+    let mut kex = facts.into_iter().filter_map(|fact| match fact {
+        Fact::Kex {
+            hassh,
+            hassh_server,
+            ..
+        } => Some((hassh, hassh_server)),
+        _ => None,
+    });
+    kex.next().expect("algorithms were agreed on")
+}
+
+#[test]
+fn fingerprints_are_those_that_others_compute_of_the_same_bytes() {
+    let debian = "425d29fe50d8e4f5e37efb6e24bcf660";
+    for (name, client) in [
+        ("chacha20-R-two", "472b5de333ad665af5cbf10ff892c4df"),
+        ("asyncssh-R", "c70169683f416ecb6afc5aed972ec23c"),
+        ("node-ssh2-R", "79998ef35ac304b313689c51801acb58"),
+        ("dbclient-R", "16574631849ea8d13c926c9905839928"),
+        ("paramiko-R", "a704be057881f0b1d623cd263e477a8b"),
+        ("plink-R", "10d5550e526d158ce7ad2f18cf621f66"),
+    ] {
+        assert_eq!(
+            hassh(name),
+            (client.to_owned(), debian.to_owned()),
+            "{name}"
+        );
+    }
+}
+
 #[test]
 fn a_capture_yields_two_banners_the_algorithms_and_the_login() {
     for (name, segments) in captures() {
@@ -180,6 +238,7 @@ fn negotiated_names_are_those_asked_for() {
             Fact::Kex {
                 algorithms,
                 client: Side::Initiator,
+                ..
             } => Some(algorithms),
             _ => None,
         })

@@ -8,10 +8,30 @@ impl Fact {
     pub fn in_words(&self) -> String {
         match self {
             Self::Banner { side, text } => format!("{}'s banner {text}", name(*side)),
-            Self::Kex { client, algorithms } => {
-                by(*client, format!("key exchange {}", algorithms.in_words()))
-            }
+            Self::Kex {
+                client,
+                algorithms,
+                hassh,
+                hassh_server,
+            } => by(
+                *client,
+                format!(
+                    "key exchange {} (HASSH {hassh} of the client, {hassh_server} of the server)",
+                    algorithms.in_words()
+                ),
+            ),
             Self::Authenticated { client } => by(*client, "authenticated".to_owned()),
+            Self::Session {
+                client,
+                terminal,
+                shown_by,
+            } => {
+                let what = match terminal {
+                    true => "with a terminal, as for a shell",
+                    false => "without a terminal, as for a command",
+                };
+                by(*client, format!("opened a session {what} ({shown_by})"))
+            }
             Self::ForwardRequested { client, shown_by } => {
                 by(*client, format!("asked for a reverse forward ({shown_by})"))
             }
@@ -89,8 +109,13 @@ mod tests {
     }
 
     fn kex(client: Side, algorithms: Algorithms) -> String {
-        let algorithms = Box::new(algorithms);
-        Fact::Kex { client, algorithms }.in_words()
+        let fact = Fact::Kex {
+            client,
+            algorithms: Box::new(algorithms),
+            hassh: "aa".to_owned(),
+            hassh_server: "bb".to_owned(),
+        };
+        fact.in_words()
     }
 
     #[test]
@@ -110,7 +135,8 @@ mod tests {
         assert_eq!(asked.in_words(), "asked for a reverse forward (68 bytes)");
         assert_eq!(
             kex(Side::Initiator, algorithms()),
-            "key exchange sntrup761x25519-sha512, host key ssh-ed25519, chacha20-poly1305"
+            "key exchange sntrup761x25519-sha512, host key ssh-ed25519, chacha20-poly1305 \
+             (HASSH aa of the client, bb of the server)"
         );
     }
 
@@ -127,7 +153,8 @@ mod tests {
         assert_eq!(
             kex(Side::Responder, odd),
             "key exchange sntrup761x25519-sha512, host key ssh-ed25519, \
-             chacha20-poly1305 out and aes128-ctr back, hmac-sha2-256, compression zlib; \
+             chacha20-poly1305 out and aes128-ctr back, hmac-sha2-256, compression zlib \
+             (HASSH aa of the client, bb of the server); \
              the SSH client is the accepting side"
         );
     }

@@ -46,6 +46,12 @@ impl Fact {
         }
     }
 
+    /// Adds it, and what it says of tunnel programs, to `facts`.
+    pub(super) fn tell(self, facts: &mut Vec<super::Fact>) {
+        facts.extend(super::tool::by_hello(&self).map(super::Fact::Tool));
+        facts.push(super::Fact::Tls(self));
+    }
+
     /// The fact in a few words.
     pub fn in_words(&self) -> String {
         let mut words = vec!["TLS".to_owned()];
@@ -106,7 +112,7 @@ impl Parser for Tls {
                 Seen::Client(hello) => {
                     self.found = true;
                     self.told = true;
-                    facts.push(super::Fact::Tls(Fact::new(side, 't', hello)));
+                    Fact::new(side, 't', hello).tell(facts);
                 }
             },
             Input::Skipped(0) | Input::Bytes(_) => {}

@@ -1,14 +1,16 @@
 //! Tunnel programs, by the first bytes of their own protocols.
 //!
-//! `names` knows them by the servers they talk to. Those that speak HTTP or SSH
-//! are recognised there and told of with the same fact.
+//! `names` knows them by the servers they talk to, `datagrams` those that speak
+//! over UDP. Those that speak HTTP, SSH, TLS or DNS are recognised there and told
+//! of with the same fact.
 
+pub mod datagrams;
 pub mod names;
 
 #[cfg(test)]
 mod tests;
 
-use super::{Answer, Input, Parser, Side, Wants, http};
+use super::{Answer, Input, Parser, Side, Wants, dns, http, tls};
 
 /// Bytes of each side that are looked at.
 const LOOKED_AT: usize = 512;
@@ -20,6 +22,10 @@ const RATHOLE_HELLO: usize = 4 + 1 + 32;
 const FRP_MAX: u64 = 10_240;
 /// Header of a yamux frame: version, type, u16 flags, u32 stream, u32 length.
 const YAMUX_HEADER: usize = 12;
+
+/// Cipher suites that Tor offers, as the middle part of JA4 has them: the list is its own
+/// (lib/tls/ciphers.inc of its source), measured with 0.4.9.11 and OpenSSL 3.0.19.
+const TOR_CIPHERS: &str = "796efca44d18";
 
 /// A tunnel program was recognised.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +76,50 @@ pub(super) fn by_upgrade(request: &http::Request) -> Option<Fact> {
 pub(super) fn by_banner(banner: &str) -> Option<Fact> {
     let is_chisel = banner.starts_with("SSH-chisel-");
     is_chisel.then(|| Fact::new("chisel", "SSH identification", banner.as_bytes()))
+}
+
+/// The program that says this in a ClientHello.
+pub(super) fn by_hello(hello: &tls::Fact) -> Option<Fact> {
+    // What cloudflared offers over QUIC (connection/protocol.go of its source).
+    if hello.alpn.iter().any(|name| name == "argotunnel") {
+        let words = "protocol argotunnel in its ClientHello";
+        return Some(Fact::new("cloudflared", words, &[]));
+    }
+    let name = hello.sni.as_deref()?;
+    let is_tor = is_name_of_tor(name) && hello.ja4.split('_').nth(1) == Some(TOR_CIPHERS);
+    let words = format!("its cipher suites and a made-up name, {name}, in its ClientHello");
+    (is_tor && hello.alpn.is_empty()).then(|| Fact::new("Tor", words, &[]))
+}
+
+/// Tor asks relays for a made-up host: 4 to 25 characters of base32
+/// (`crypto_random_hostname`, core/or/connection_or.c of its source).
+fn is_name_of_tor(name: &str) -> bool {
+    let random = name
+        .strip_prefix("www.")
+        .and_then(|rest| rest.strip_suffix(".com"));
+    let is_base32 = |byte: u8| byte.is_ascii_lowercase() || (b'2'..=b'7').contains(&byte);
+    random.is_some_and(|text| (4..=25).contains(&text.len()) && text.bytes().all(is_base32))
+}
+
+/// The program that is answered so in DNS.
+pub(super) fn by_dns(message: &dns::Message) -> Option<Fact> {
+    let question = message.question.as_ref()?;
+    // iodine asks for a version first, with `v`, and is told that it fits
+    // (src/iodined.c, `send_version_response`).
+    let asks = question.name.starts_with(['v', 'V']) && question.kind == dns::Type::NULL;
+    let vack = |answer: &dns::Answer| {
+        let data = answer.data.strip_prefix("\\# ");
+        let hex = data.and_then(|data| data.split_once(' '));
+        hex.is_some_and(|(_, hex)| hex.starts_with("5641434b"))
+    };
+    let answer = message.answers.iter().find(|answer| vack(answer))?;
+    asks.then(|| {
+        Fact::new(
+            "iodine",
+            "VACK as answer to a NULL question",
+            answer.data.as_bytes(),
+        )
+    })
 }
 
 /// Looks at the first bytes of one flow.

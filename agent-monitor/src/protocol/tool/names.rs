@@ -4,6 +4,7 @@
 const SERVERS: &[(&str, &str)] = &[
     ("argotunnel.com", "cloudflared"),
     ("cftunnel.com", "cloudflared"),
+    ("api.trycloudflare.com", "cloudflared"),
     ("ngrok-agent.com", "ngrok"),
     ("tunnel.ngrok.com", "ngrok"),
     ("tunnels.api.visualstudio.com", "VS Code tunnel"),

@@ -1,6 +1,8 @@
 use proptest::prelude::*;
 
 use super::super::Fact as AnyFact;
+use super::super::captured::{Sent, hex, session};
+use super::super::datagram::DatagramParser;
 use super::*;
 use Side::{Initiator, Responder};
 
@@ -155,6 +157,133 @@ fn ssh_identifications_tell_chisel() {
     let tool = |banner| by_banner(banner).map(|fact| fact.tool);
     assert_eq!(tool("SSH-chisel-v3-client"), Some("chisel"));
     assert_eq!(tool("SSH-2.0-OpenSSH_9.2p1"), None);
+}
+
+/// The tools that datagrams tell, and the answer to the last of them.
+fn run_datagrams(sent: &[Sent]) -> (Vec<&'static str>, Answer) {
+    let mut parser = datagrams::OverDatagrams::default();
+    let mut facts = Vec::new();
+    let mut answer = Answer::NeedMore;
+    for (side, bytes) in sent {
+        answer = parser.datagram(*side, bytes, bytes.len() as u32, &mut facts);
+    }
+    let tools = facts.iter().map(|fact| match fact {
+        AnyFact::Tool(fact) => fact.tool,
+        other => panic!("{other:?}"),
+    });
+    (tools.collect(), answer)
+}
+
+#[test]
+fn wireguard_is_told_by_its_handshake() {
+    let sent = session("wireguard/wireguard-go");
+    assert_eq!(run_datagrams(&sent), (vec!["WireGuard"], Answer::Found));
+    assert_eq!(
+        run_datagrams(&sent[..2]),
+        (vec!["WireGuard"], Answer::Found)
+    );
+    assert_eq!(run_datagrams(&sent[..1]), (vec![], Answer::NeedMore));
+    assert_eq!(run_datagrams(&sent[1..]), (vec![], Answer::NeedMore));
+    // Every prefix of either message.
+    for at in 0..2 {
+        for cut in 0..sent[at].1.len() {
+            let mut prefix = sent[..=at].to_vec();
+            prefix[at].1.truncate(cut);
+            assert_eq!(
+                run_datagrams(&prefix),
+                (vec![], Answer::NeedMore),
+                "{at} {cut}"
+            );
+        }
+    }
+}
+
+#[test]
+fn wireguard_that_nobody_answers_is_told_at_its_second_try() {
+    let sent = session("wireguard/wireguard-go-unanswered");
+    assert_eq!(run_datagrams(&sent), (vec!["WireGuard"], Answer::Found));
+    let twice = [sent[0].clone(), sent[0].clone()];
+    assert_eq!(
+        run_datagrams(&twice),
+        (vec![], Answer::NeedMore),
+        "one that came twice"
+    );
+}
+
+#[test]
+fn what_only_has_wireguards_sizes_is_not_it() {
+    let mut sent = session("wireguard/wireguard-go");
+    sent.truncate(2);
+    for (datagram, at) in [(0, 0), (0, 3), (0, 4), (1, 0), (1, 8)] {
+        let mut other = sent.clone();
+        other[datagram].1[at] ^= 1;
+        assert_eq!(run_datagrams(&other).0, [""; 0], "{datagram} {at}");
+    }
+    let zeroes = [&[1, 0, 0, 0][..], &[0; 144]].concat();
+    let other = (Initiator, zeroes);
+    assert_eq!(run_datagrams(&vec![other.clone(); 15]).1, Answer::NeedMore);
+    assert_eq!(run_datagrams(&vec![other; 16]).1, Answer::NotThis);
+}
+
+#[test]
+fn tailscale_is_told_by_its_own_messages() {
+    let mut ping = b"TS\xf0\x9f\x92\xac".to_vec();
+    ping.extend([digest(), digest(), digest()].concat());
+    let told = (vec!["Tailscale"], Answer::Found);
+    assert_eq!(run_datagrams(&[(Initiator, ping.clone())]), told);
+    assert_eq!(
+        run_datagrams(&[(Initiator, ping[..77].to_vec())]).0,
+        [""; 0]
+    );
+    let mut both = vec![(Responder, ping)];
+    both.extend(session("wireguard/wireguard-go"));
+    assert_eq!(run_datagrams(&both).0, ["Tailscale", "WireGuard"]);
+}
+
+#[test]
+fn iodine_is_told_by_what_it_is_answered() {
+    let mut dns = dns::OverDatagrams::default();
+    let mut facts = Vec::new();
+    for (side, bytes) in session("dns/iodine-udp") {
+        dns.datagram(side, &bytes, bytes.len() as u32, &mut facts);
+    }
+    let tools: Vec<_> = (facts.iter())
+        .filter_map(|fact| match fact {
+            AnyFact::Tool(fact) => Some((fact.tool, fact.bytes.as_slice())),
+            _ => None,
+        })
+        .collect();
+    let [("iodine", bytes)] = tools[..] else {
+        panic!("{tools:?}");
+    };
+    assert!(bytes.starts_with(b"\\# 9 5641434b"), "VACK");
+}
+
+#[test]
+fn tor_is_told_by_its_hello() {
+    let text = include_str!("../../../../tests/data/tls/tor.hex");
+    let mut parser = tls::Tls::default();
+    let mut facts = Vec::new();
+    parser.feed(Initiator, Input::Bytes(&hex(text.trim())), &mut facts);
+    let [AnyFact::Tool(fact), AnyFact::Tls(hello)] = facts.as_slice() else {
+        panic!("{facts:?}");
+    };
+    assert_eq!(fact.tool, "Tor");
+    let other = |change: fn(&mut tls::Fact)| {
+        let mut hello = hello.clone();
+        change(&mut hello);
+        by_hello(&hello)
+    };
+    assert_eq!(
+        other(|hello| hello.sni = Some("www.web.example".to_owned())),
+        None
+    );
+    assert_eq!(other(|hello| hello.sni = None), None);
+    assert_eq!(other(|hello| hello.alpn = vec!["h2".to_owned()]), None);
+    assert_eq!(
+        other(|hello| hello.ja4 = hello.ja4.replace("796e", "0000")),
+        None
+    );
 }
 
 proptest! {
