@@ -11,6 +11,8 @@
 //! acts on what it is told does not repeat it. Figures: docs/notes/relay-separation.md.
 
 mod pair;
+mod route;
+mod spans;
 #[cfg(test)]
 mod tests;
 
@@ -24,8 +26,10 @@ use crate::decode::{Burst, ProcessKey, Way};
 use crate::event::{Address, Transport};
 use crate::flow::Flow;
 
+use pair::LAG_NS;
 pub use pair::{Cause, Exchange, Pair, Score};
-use pair::{LAG_NS, Spans};
+use route::Route;
+use spans::Spans;
 
 /// An inside connection counts as caused by data that came at most this long
 /// before it: the process has to be woken and call connect(). Measured on real
@@ -36,11 +40,15 @@ pub const CAUSE_NS: u64 = 250_000_000;
 const MAX_CONNECTIONS: usize = 4;
 /// Pairs that are compared at once, of one agent.
 const MAX_PAIRS: usize = 256;
+/// Routes whose exchanges are added up, of one agent.
+const MAX_ROUTES: usize = 256;
 /// Flows whose bursts are kept, of one agent.
 const MAX_TRACKS: usize = 1_024;
 /// How long the answer of an inside connection that ended may stay untold: the
 /// burst that carries it outside ends with the next data, or with its flow.
 const ANSWER_NS: u64 = 60_000_000_000;
+/// How long a route is remembered after its last exchange.
+const ROUTE_NS: u64 = 3_600_000_000_000;
 /// How often what ended is looked for.
 const SWEEP_NS: u64 = 1_000_000_000;
 
@@ -82,6 +90,9 @@ impl End {
 pub struct Risen {
     /// The comparison so far.
     pub pair: Pair,
+    /// Exchanges of all connections between the same ends that were relayed like this
+    /// one; those that were copied count twice.
+    pub on_route: u32,
     /// The flow to outside.
     pub outside: End,
     /// The flow inside.
@@ -99,11 +110,14 @@ struct Track {
     spans: Spans,
     /// The other flows of its pairs.
     partners: Vec<FlowId>,
+    /// Of an inside flow: whether its route knows that it was relayed.
+    relayed: bool,
 }
 
 impl Track {
     fn quiet_since(&self) -> u64 {
-        self.spans.last().unwrap_or(0).max(self.begun)
+        let last = self.spans.newest().map_or(0, |span| span.last);
+        last.max(self.begun)
     }
 
     fn ended_before(&self, time: u64) -> bool {
@@ -129,6 +143,8 @@ struct AgentRelays {
     begun: BTreeSet<(u64, FlowId)>,
     /// By outside and inside flow.
     pairs: BTreeMap<(FlowId, FlowId), Pair>,
+    /// By the addresses outside and inside, with when something was last added.
+    routes: HashMap<(Address, Address), (u64, Route)>,
     evicted: u64,
 }
 
@@ -177,10 +193,15 @@ impl Relays {
     pub fn forget(&mut self, flow: &Flow) {
         if let Some(agent) = self.agents.get_mut(&flow.agent) {
             agent.drop_track(flow.id);
-            if agent.tracks.is_empty() {
+            if agent.is_empty() {
                 self.agents.remove(&flow.agent);
             }
         }
+    }
+
+    /// Forgets an agent.
+    pub fn forget_agent(&mut self, agent: u64) {
+        self.agents.remove(&agent);
     }
 
     /// The pairs that are watched, to look at.
@@ -202,7 +223,7 @@ impl Relays {
         self.sweep = now.saturating_add(SWEEP_NS);
         self.agents.retain(|_, agent| {
             agent.forget_ended(now);
-            !agent.tracks.is_empty()
+            !agent.is_empty()
         });
     }
 }
@@ -242,6 +263,7 @@ impl AgentRelays {
             closed: None,
             spans: Spans::default(),
             partners: Vec::new(),
+            relayed: false,
         };
         self.tracks.insert(flow.id, track);
         if !inside {
@@ -310,7 +332,11 @@ impl AgentRelays {
                 self.pair(flow.id, inside, cause, begun);
             }
         }
-        self.compare(flow.id)
+        let mut risen = self.compare(flow.id);
+        for risen in &mut risen {
+            risen.on_route = self.on_route(risen, burst.last);
+        }
+        risen
     }
 
     /// Compares the pairs of a flow; gives those whose score rose.
@@ -336,12 +362,60 @@ impl AgentRelays {
             if pair.score.exchanges() > before {
                 risen.push(Risen {
                     pair: pair.clone(),
+                    on_route: 0,
                     outside: outside.end.clone(),
                     inside: inside.end.clone(),
                 });
             }
         }
         risen
+    }
+
+    /// Adds an inside connection to its route when it is first seen to be relayed;
+    /// gives the exchanges of the route.
+    fn on_route(&mut self, risen: &Risen, now: u64) -> u32 {
+        let ends = risen.outside.remote.zip(risen.inside.remote);
+        let (Some(ends), Some(relayed)) = (ends, risen.pair.relayed()) else {
+            return 0;
+        };
+        let inside = self.tracks.get_mut(&risen.inside.flow);
+        let new = inside.is_some_and(|inside| !std::mem::replace(&mut inside.relayed, true));
+        let route = self.route(ends, now);
+        if new {
+            route.push(Some(relayed));
+        }
+        route.exchanges()
+    }
+
+    /// An inside connection ended. If it was not relayed, that counts against the
+    /// routes on which others were.
+    fn not_relayed(&mut self, track: &Track) {
+        if !track.inside || track.relayed || track.spans.seen() == 0 {
+            return;
+        }
+        let outside = track.partners.iter();
+        let outside = outside.filter_map(|flow| self.tracks.get(flow)?.end.remote);
+        let ends: BTreeSet<_> = outside.zip(std::iter::repeat(track.end.remote)).collect();
+        for (outside, inside) in ends {
+            let route = inside.and_then(|inside| self.routes.get_mut(&(outside, inside)));
+            if let Some((_, route)) = route {
+                route.push(None);
+            }
+        }
+    }
+
+    /// What is known of a route, which begins now if nothing is.
+    fn route(&mut self, ends: (Address, Address), now: u64) -> &mut Route {
+        if self.routes.len() >= MAX_ROUTES && !self.routes.contains_key(&ends) {
+            let oldest = self.routes.iter().min_by_key(|(_, (last, _))| *last);
+            if let Some(oldest) = oldest.map(|(ends, _)| *ends) {
+                self.routes.remove(&oldest);
+                self.evicted += 1;
+            }
+        }
+        let (last, route) = self.routes.entry(ends).or_default();
+        *last = now;
+        route
     }
 
     fn pair(&mut self, outside: FlowId, inside: FlowId, cause: Cause, begun: u64) {
@@ -402,6 +476,7 @@ impl AgentRelays {
             return;
         };
         self.begun.remove(&(track.begun, flow));
+        self.not_relayed(&track);
         for partner in track.partners {
             self.drop_pair(if track.inside {
                 (partner, flow)
@@ -422,14 +497,22 @@ impl AgentRelays {
                 });
             track.ended_before(if waits { answer } else { lag })
         };
-        let over: Vec<FlowId> = self
+        let mut over: Vec<(bool, FlowId)> = self
             .tracks
             .values()
             .filter(|track| is_over(track))
-            .map(|track| track.end.flow)
+            .map(|track| (!track.inside, track.end.flow))
             .collect();
-        for flow in over {
+        // Inside flows first: what became of them counts for the routes of their pairs.
+        over.sort_unstable();
+        for (_, flow) in over {
             self.drop_track(flow);
         }
+        let since = now.saturating_sub(ROUTE_NS);
+        self.routes.retain(|_, (last, _)| *last >= since);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.tracks.is_empty() && self.routes.is_empty()
     }
 }

@@ -159,6 +159,7 @@ pub fn relayed(
 ) -> Option<Finding> {
     let Risen {
         pair,
+        on_route,
         outside,
         inside,
     } = risen;
@@ -167,7 +168,9 @@ pub fn relayed(
     }
     let (from, to) = (outside.remote?, inside.remote?);
     let ssh = outside.protocol == Some("ssh");
-    let exchanges = u64::from(pair.score.exchanges());
+    // What was copied counts twice: equal bytes are no chance.
+    let own = pair.score.exchanges() + pair.score.copies();
+    let exchanges = u64::from(own.max(*on_route));
     // One match may be chance, except between ssh and what it did itself.
     let least = if ssh { limits.ssh } else { limits.matched };
     let enough = exchanges >= least || (ssh && is_own(outside, inside, process));
@@ -185,16 +188,28 @@ pub fn relayed(
     let mut evidence = vec![format!(
         "connected to {to} {delay:.1} ms after {cause} {from}"
     )];
-    evidence.extend(pair.shown.iter().map(|exchange| match exchange.way {
-        Way::In => format!(
-            "{} bytes in from {from}, then {} bytes out to {to}",
-            exchange.outside, exchange.inside
-        ),
-        Way::Out => format!(
-            "{} bytes in from {to}, then {} bytes out to {from}",
-            exchange.inside, exchange.outside
-        ),
+    evidence.extend(pair.shown.iter().map(|exchange| {
+        let same = if exchange.copied {
+            ", which begin with the same bytes"
+        } else {
+            ""
+        };
+        match exchange.way {
+            Way::In => format!(
+                "{} bytes in from {from}, then {} bytes out to {to}{same}",
+                exchange.outside, exchange.inside
+            ),
+            Way::Out => format!(
+                "{} bytes in from {to}, then {} bytes out to {from}{same}",
+                exchange.inside, exchange.outside
+            ),
+        }
     }));
+    if *on_route > own {
+        evidence.push(format!(
+            "other connections from {from} to {to} were relayed in the same manner"
+        ));
+    }
     Some(Finding {
         detector,
         stage,
@@ -306,6 +321,7 @@ mod tests {
         };
         let risen = Risen {
             pair,
+            on_route: 0,
             outside: end([203, 0, 113, 1], 5, protocol),
             inside: end([127, 0, 0, 1], connector, None),
         };

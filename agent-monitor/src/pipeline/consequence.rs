@@ -32,6 +32,7 @@ pub(super) struct Detectors {
 impl Detectors {
     /// Forgets an agent.
     pub fn forget(&mut self, agent: u64) {
+        self.relays.forget_agent(agent);
         self.probes.forget(agent);
         self.dns.forget(agent);
     }

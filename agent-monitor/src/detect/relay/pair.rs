@@ -1,16 +1,14 @@
 //! What the comparison of an outside flow with an inside one shows.
 
-use std::collections::VecDeque;
-
 use agent_monitor_common::event::FlowId;
 
 use super::CAUSE_NS;
-use crate::decode::{Burst, Way};
+use super::route::Relayed;
+use super::spans::{Span, Spans};
+use crate::decode::Way;
 
 /// Relayed bytes leave at most this long after they came.
 pub(super) const LAG_NS: u64 = 250_000_000;
-/// Bursts that are kept of a flow.
-const BURSTS: usize = 64;
 
 /// Framing of one record: SSH with chacha20 takes 36 to 44 bytes, TLS 1.3 22 and
 /// a multiplexer's header a few more.
@@ -37,12 +35,21 @@ pub struct Score {
     pub unmatched: u32,
     /// Bytes of the matched bursts, both directions.
     pub bytes: u64,
+    /// Of the matched bursts that went out, those that begin with the same bytes.
+    pub copied_requests: u32,
+    /// The same of those that came in.
+    pub copied_answers: u32,
 }
 
 impl Score {
     /// Exchanges in which both directions match.
     pub fn exchanges(self) -> u32 {
         self.requests.min(self.answers)
+    }
+
+    /// Exchanges whose bytes are the same on both flows, as far as they are known.
+    pub fn copies(self) -> u32 {
+        self.copied_requests.min(self.copied_answers)
     }
 
     /// Whether the flows are a relay: something matches both ways, and more
@@ -80,57 +87,6 @@ pub struct Pair {
     used: [u64; 2],
 }
 
-/// What is kept of a burst.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Span {
-    pub way: Way,
-    pub first: u64,
-    pub last: u64,
-    pub bytes: u64,
-    pub packets: u32,
-}
-
-/// The last bursts of a flow.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Spans {
-    kept: VecDeque<Span>,
-    /// Bursts that were dropped because there were too many.
-    forgotten: u64,
-}
-
-impl Spans {
-    pub fn push(&mut self, burst: &Burst) {
-        self.kept.push_back(Span {
-            way: burst.way,
-            first: burst.first,
-            last: burst.last,
-            bytes: burst.bytes,
-            packets: burst.packets,
-        });
-        if self.kept.len() > BURSTS {
-            self.kept.pop_front();
-            self.forgotten += 1;
-        }
-    }
-
-    /// When the last burst ended.
-    pub fn last(&self) -> Option<u64> {
-        self.kept.back().map(|span| span.last)
-    }
-
-    /// When data last came in.
-    pub fn last_in(&self) -> Option<u64> {
-        let mut newest = self.kept.iter().rev();
-        newest
-            .find(|span| span.way == Way::In)
-            .map(|span| span.last)
-    }
-
-    fn seen(&self) -> u64 {
-        self.forgotten + self.kept.len() as u64
-    }
-}
-
 impl Pair {
     /// An inside connection begun at `begun`.
     pub(in crate::detect) fn new(
@@ -150,6 +106,15 @@ impl Pair {
         }
     }
 
+    /// The first request and the first answer that matched, if it is a relay.
+    pub(super) fn relayed(&self) -> Option<Relayed> {
+        let first = |way| self.shown.iter().copied().find(|shown| shown.way == way);
+        Some(Relayed {
+            request: first(Way::In).filter(|_| self.score.is_relay())?,
+            answer: first(Way::Out)?,
+        })
+    }
+
     /// Whether every inside burst that was told of is compared.
     pub(super) fn is_compared(&self, inside: &Spans) -> bool {
         self.compared >= inside.seen()
@@ -159,11 +124,10 @@ impl Pair {
     /// carried around them. A burst inside is only looked at once the outside
     /// flow has moved on, or its answer could still be on the way.
     pub(super) fn compare(&mut self, outside: &Spans, inside: &Spans) {
-        self.compared = self.compared.max(inside.forgotten);
-        let skip = self.compared - inside.forgotten;
+        self.compared = self.compared.max(inside.forgotten());
+        let skip = self.compared - inside.forgotten();
         for burst in inside
-            .kept
-            .iter()
+            .kept()
             .skip(usize::try_from(skip).unwrap_or(usize::MAX))
         {
             let (way, from, until) = match burst.way {
@@ -173,29 +137,36 @@ impl Pair {
                 Way::In => (Way::Out, self.used[0].max(burst.first), burst.last + LAG_NS),
             };
             let over: Vec<&Span> = outside
-                .kept
-                .iter()
+                .kept()
                 .filter(|other| other.way == way && from <= other.first && other.first <= until)
                 .collect();
-            let newest = outside.kept.back().map_or(0, |other| other.first);
+            let newest = outside.newest().map_or(0, |other| other.first);
             if over.is_empty() && newest < until {
                 return; // not yet
             }
             self.compared += 1;
             let opening = self.compared == 1;
             match closest(&over, burst.bytes, opening, way) {
-                Some((bytes, last)) => {
+                Some(run) => {
+                    let copied = u32::from(run.begin.begins_like(burst));
                     match burst.way {
-                        Way::Out => self.score.requests += 1,
-                        Way::In => self.score.answers += 1,
+                        Way::Out => {
+                            self.score.requests += 1;
+                            self.score.copied_requests += copied;
+                        }
+                        Way::In => {
+                            self.score.answers += 1;
+                            self.score.copied_answers += copied;
+                        }
                     }
                     self.score.bytes += burst.bytes;
-                    self.used[index(way)] = last + 1;
+                    self.used[index(way)] = run.last + 1;
                     if self.shown.len() < SHOWN {
                         self.shown.push(Exchange {
-                            way: way_of_data(burst.way),
-                            outside: bytes,
+                            way,
+                            outside: run.bytes,
                             inside: burst.bytes,
+                            copied: copied != 0,
                         });
                     }
                 }
@@ -214,40 +185,55 @@ pub struct Exchange {
     pub outside: u64,
     /// Bytes on the inside flow.
     pub inside: u64,
+    /// Whether both begin with the same bytes.
+    pub copied: bool,
+}
+
+impl Exchange {
+    /// Bytes that the outside flow has more.
+    pub(super) fn framing(self) -> u64 {
+        self.outside.saturating_sub(self.inside)
+    }
 }
 
 /// Matched exchanges that are kept to be shown.
 const SHOWN: usize = 6;
 
+/// Neighbouring outside bursts that match an inside one.
+struct Run<'a> {
+    bytes: u64,
+    /// The oldest.
+    begin: &'a Span,
+    /// When the newest began.
+    last: u64,
+}
+
 /// A run of neighbouring outside bursts whose bytes sum up to those of an inside
 /// burst, within [`slack`]; what came in is matched from the newest backwards,
-/// what goes out from the oldest on. Gives the sum and the last one's begin.
-fn closest(over: &[&Span], bytes: u64, opening: bool, way: Way) -> Option<(u64, u64)> {
+/// what goes out from the oldest on.
+fn closest<'a>(over: &[&'a Span], bytes: u64, opening: bool, way: Way) -> Option<Run<'a>> {
     let (mut sum, mut segments) = (0, 0);
     let mut fits = |burst: &Span| {
         sum += burst.bytes;
         segments += u64::from(burst.packets);
         (sum >= bytes && sum <= bytes + slack(bytes, segments, opening)).then_some(sum)
     };
+    let run = |bytes, begin, last: &Span| Run {
+        bytes,
+        begin,
+        last: last.first,
+    };
     match way {
         Way::In => {
-            let last = over.last()?.first;
-            over.iter()
-                .rev()
-                .find_map(|burst| fits(burst))
-                .map(|sum| (sum, last))
+            let last = *over.last()?;
+            let mut backwards = over.iter().rev();
+            backwards.find_map(|burst| fits(burst).map(|sum| run(sum, burst, last)))
         }
-        Way::Out => over
-            .iter()
-            .find_map(|burst| fits(burst).map(|sum| (sum, burst.first))),
-    }
-}
-
-/// On the inside flow, data from outside goes out.
-fn way_of_data(inside: Way) -> Way {
-    match inside {
-        Way::Out => Way::In,
-        Way::In => Way::Out,
+        Way::Out => {
+            let begin = *over.first()?;
+            let mut onwards = over.iter();
+            onwards.find_map(|burst| fits(burst).map(|sum| run(sum, begin, burst)))
+        }
     }
 }
 

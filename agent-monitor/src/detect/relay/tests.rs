@@ -138,7 +138,7 @@ fn flows_that_ended_are_forgotten_once_nothing_can_match_them() {
     relays.closed(&outside, 100_000 * MS);
     let other = self::outside(9, 9);
     relays.opened(&other, |_, _| true);
-    told(&mut relays, &other, Way::In, 200_000 * MS, 1);
+    told(&mut relays, &other, Way::In, 100_006 * MS + ROUTE_NS, 1);
     assert_eq!((relays.agents.len(), relays.pairs().count()), (1, 0));
     relays.forget(&other);
     assert!(relays.agents.is_empty());
@@ -270,4 +270,107 @@ fn a_full_table_of_pairs_keeps_the_one_that_matches() {
     assert!(relays.pairs().any(|pair| pair.inside == id(2)));
     let partners = &relays.agents[&1].tracks[&id(1)].partners;
     assert_eq!(partners.len(), MAX_PAIRS);
+}
+
+/// A visitor by connections of its own, `copied` or within TLS; what they raised.
+fn visitor(relays: &mut Relays, n: u64, [request, answer]: [u64; 2], copied: bool) -> Vec<Risen> {
+    let at = n * 1_000 * MS;
+    let (outside, inside) = (
+        flow(10 + n, 1, [203, 0, 113, 1], at),
+        inside(50 + n, 1, at + MS),
+    );
+    relays.opened(&outside, |_, _| true);
+    relays.opened(&inside, |_, _| true);
+    let framing = if copied { 0 } else { 22 };
+    let mut risen = Vec::new();
+    for (flow, way, delay, bytes) in [
+        (&outside, Way::In, 10, request + framing),
+        (&inside, Way::Out, 11, request),
+        (&inside, Way::In, 12, answer),
+        (&outside, Way::Out, 13, answer + framing),
+    ] {
+        let begin = match (copied, delay) {
+            (true, 10 | 11) => format!("GET /{n} HTTP/1.1\r\nHost: localhost"),
+            (true, _) => format!("HTTP/1.1 200 OK\r\nDate: {n}"),
+            (false, _) => String::new(),
+        };
+        let mut burst = burst(way, at + delay * MS, bytes);
+        burst.data = Bytes::from(begin);
+        risen.extend(relays.burst(flow, &burst, |_, _| true));
+    }
+    relays.closed(&inside, at + 20 * MS);
+    relays.closed(&outside, at + 20 * MS);
+    risen
+}
+
+#[test]
+fn visitors_with_a_connection_each_add_up() {
+    let mut relays = Relays::default();
+    let on_route: Vec<u32> = (0..3)
+        .flat_map(|n| visitor(&mut relays, n, [400 + 100 * n, 2_000 + n], false))
+        .map(|risen| risen.on_route)
+        .collect();
+    assert_eq!(on_route, [1, 2, 3]);
+}
+
+#[test]
+fn what_is_copied_byte_by_byte_is_told_from_what_has_its_size() {
+    let mut relays = Relays::default();
+    for (n, copied, copies) in [(0, true, 1), (1, false, 0)] {
+        let risen = visitor(&mut relays, n, [400, 2_000], copied);
+        assert_eq!(risen.len(), 1);
+        assert_eq!(risen[0].pair.score.copies(), copies);
+    }
+}
+
+#[test]
+fn connections_that_were_not_relayed_count_against_their_route() {
+    let mut relays = Relays::default();
+    visitor(&mut relays, 0, [400, 2_000], false);
+    for n in 1..4 {
+        // As a program that acts on what it is told: more goes in than came.
+        let at = n * 1_000 * MS;
+        let (outside, inside) = (
+            flow(10 + n, 1, [203, 0, 113, 1], at),
+            inside(50 + n, 1, at + MS),
+        );
+        relays.opened(&outside, |_, _| true);
+        relays.opened(&inside, |_, _| true);
+        told(&mut relays, &outside, Way::In, at + 10 * MS, 60);
+        told(&mut relays, &inside, Way::Out, at + 11 * MS, 900);
+        told(&mut relays, &inside, Way::In, at + 12 * MS, 9_000);
+        told(&mut relays, &outside, Way::Out, at + 13 * MS, 40);
+        relays.closed(&inside, at + 20 * MS);
+        relays.closed(&outside, at + 20 * MS);
+    }
+    let risen = visitor(&mut relays, 4, [500, 2_100], false);
+    assert_eq!(risen[0].on_route, 0);
+}
+
+#[test]
+fn routes_are_bounded_and_what_is_forgotten_is_counted() {
+    let mut relays = Relays::default();
+    relays.opened(&outside(1, 1), |_, _| true);
+    let agent = relays.agents.get_mut(&1).expect("it has a flow");
+    for n in 0..2 * MAX_ROUTES as u64 {
+        let port = u16::try_from(n).expect("a port");
+        let ends = (
+            address([203, 0, 113, 1]),
+            Address {
+                port,
+                ..address([127, 0, 0, 1])
+            },
+        );
+        agent.route(ends, n);
+    }
+    assert_eq!(agent.routes.len(), MAX_ROUTES);
+    assert_eq!(agent.evicted, MAX_ROUTES as u64);
+    agent.forget_ended(MAX_ROUTES as u64 + ROUTE_NS);
+    assert_eq!(
+        agent.routes.len(),
+        MAX_ROUTES,
+        "an hour is not over for any"
+    );
+    agent.forget_ended(3 * MAX_ROUTES as u64 + ROUTE_NS);
+    assert!(agent.routes.is_empty());
 }
