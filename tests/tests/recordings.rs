@@ -47,6 +47,19 @@ fn a_reverse_ssh_tunnel_is_one_incident_of_three_stages() {
             ("reverse-ssh-tunnel", Severity::Critical, Confidence::High),
         ])
     );
+    let mut revisions = Vec::new();
+    replay(&recording("ssh_reverse_tunnel_with_traffic"), 0, |event| {
+        if let Body::Alert(alert) = &event.body
+            && &*alert.rule == "reverse-ssh-tunnel"
+        {
+            revisions.push((alert.incident.clone(), alert.revision));
+        }
+        Ok(())
+    })
+    .expect("the recording is whole");
+    let incident = revisions[0].0.clone();
+    let expected = [1, 2, 3].map(|revision| (incident.clone(), revision));
+    assert_eq!(revisions, expected);
 }
 
 /// The last revision of a rule's alert, as JSON.

@@ -11,8 +11,9 @@ use super::yaml::MAX_BYTES;
 
 /// Files of one directory and those below.
 const MAX_FILES: usize = 20_000;
-/// Bytes of all files together.
-const MAX_TOTAL: usize = 64 << 20;
+/// Bytes of all files together: all of SigmaHQ's rules for Linux have less than one
+/// megabyte. Values that are as short as can be take some 25 times as much memory.
+const MAX_TOTAL: usize = 16 << 20;
 /// Deepest directory.
 const MAX_DEPTH: usize = 16;
 

@@ -10,6 +10,8 @@ use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, MietteDiagnosti
 const MAX_TOLD: usize = 100;
 /// Longest part of a text that a message quotes.
 const MAX_QUOTED: usize = 80;
+/// Longest line of a file that is shown with what is wrong with it.
+const MAX_LINE: usize = 400;
 
 /// A file of rules.
 #[derive(Clone, Debug)]
@@ -75,6 +77,26 @@ impl Problem {
     /// Whether it is about a file of which there is no text to show.
     fn is_of_whole_file(&self) -> bool {
         self.source_code.inner().is_empty()
+    }
+
+    /// Whether its line, and those above and below, which are shown with it, can be read.
+    fn has_lines_to_show(&self) -> bool {
+        let text = self.source_code.inner();
+        let at = self.span.offset().min(text.len());
+        let (before, after) = (&text.as_bytes()[..at], &text.as_bytes()[at..]);
+        let is_end = |byte: &u8| *byte == b'\n';
+        let ends = before.rsplit(is_end).take(2).map(<[u8]>::len);
+        let begins = after.split(is_end).take(2).map(<[u8]>::len);
+        !text.is_empty() && ends.chain(begins).all(|length| length <= MAX_LINE)
+    }
+
+    /// In one line: file, line, what.
+    fn without_help(&self) -> String {
+        let (file, line) = self.place();
+        match self.is_of_whole_file() {
+            true => format!("{file}: {self}"),
+            false => format!("{file}:{line}: {self}"),
+        }
     }
 
     /// The file's name and the line, from 1.
@@ -149,13 +171,8 @@ impl Problems {
             .list
             .iter()
             .map(|problem| {
-                let (file, line) = problem.place();
                 let help = problem.help().map(|help| format!(" ({help})"));
-                let help = help.unwrap_or_default();
-                match problem.is_of_whole_file() {
-                    true => format!("{file}: {problem}{help}"),
-                    false => format!("{file}:{line}: {problem}{help}"),
-                }
+                problem.without_help() + &help.unwrap_or_default()
             })
             .collect();
         if self.more > 0 {
@@ -176,14 +193,13 @@ impl Problems {
         let mut text = String::new();
         for problem in &self.list {
             // Writing to a String cannot fail, and a span that lies outside of its text is not made.
-            let _ = match problem.is_of_whole_file() {
-                true => {
-                    let message = format!("{}: {problem}", problem.source_code.name());
-                    let mut plain = MietteDiagnostic::new(message);
+            let _ = match problem.has_lines_to_show() {
+                true => handler.render_report(&mut text, problem),
+                false => {
+                    let mut plain = MietteDiagnostic::new(problem.without_help());
                     plain.help.clone_from(&problem.help);
                     handler.render_report(&mut text, &plain)
                 }
-                false => handler.render_report(&mut text, problem),
             };
             text.push('\n');
         }

@@ -93,6 +93,18 @@ fn regular_expressions_are_bounded_and_never_catastrophic() {
 }
 
 #[test]
+fn a_line_that_nobody_could_read_is_not_shown() {
+    let long = rule("x", &format!("{{process.com: {}}}", "x".repeat(4_000)));
+    let told = compile(&[("x.yaml", &long)])
+        .expect_err("misspelt")
+        .show(false, 80);
+    assert!(told.len() < 300, "{told}");
+    for part in ["x.yaml:6: ", "no field `process.com`", "help: did you mean"] {
+        assert!(told.contains(part), "no {part}: {told}");
+    }
+}
+
+#[test]
 fn conditions_are_bounded() {
     let with = |condition: &str| {
         rule("x", "{process.comm: x}").replace("condition: sel", &format!("condition: {condition}"))
@@ -149,12 +161,16 @@ fn problems_are_counted_beyond_those_that_are_told() {
 
 #[test]
 fn no_text_makes_the_compiler_panic() {
+    let alone = |text: &str| {
+        let source = Source::new(Path::new("x.yaml"), text.to_owned());
+        RuleSet::compile(&[vec![source]], Problems::default())
+    };
     let good = rule("x", "{process.comm|contains: [a, é], process.uid: 1}");
     for end in 0..good.len() {
         if good.is_char_boundary(end) {
-            let _ = compile(&[("x.yaml", &good[..end])]);
+            let _ = alone(&good[..end]);
             let broken = format!("{}\u{0}é{}", &good[..end], &good[end..]);
-            if let Err(problems) = compile(&[("x.yaml", &broken)]) {
+            if let Err(problems) = alone(&broken) {
                 assert!(!problems.show(false, 80).is_empty());
             }
         }

@@ -5,6 +5,7 @@ mod correlations;
 mod fields;
 mod language;
 mod pack;
+mod runbook;
 mod settings;
 mod sigma;
 mod testing;
