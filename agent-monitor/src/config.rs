@@ -42,6 +42,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::rules::problem::nearest;
+use crate::store::Limits;
+use crate::store::recorder::Events;
 
 pub use layers::{CONFIG_DIR, Flag, Loaded, Origin};
 pub use sink::{
@@ -53,6 +55,9 @@ pub use units::{Size, Span};
 
 /// Default of `[store] path`: where systemd's `StateDirectory=agent-monitor` is.
 pub const STORE_PATH: &str = "/var/lib/agent-monitor/store.db";
+
+/// Least of `[store] max_bytes`: a tenth of it holds what is written together.
+const MIN_STORE_BYTES: u64 = 64 << 20;
 
 /// What a configuration file says; [`Config::default`] is an empty one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -82,18 +87,40 @@ pub struct AgentsConfig {
     pub select: Vec<String>,
 }
 
-/// Where alerts are kept until every sink has them.
+/// Where alerts are kept until every sink has them, and events to look back at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreConfig {
     /// The database.
     pub path: PathBuf,
+    /// Which events are stored besides alerts: "all"; "context": those that an alert
+    /// refers to, and agents' coming and going, losses and gaps; or "none".
+    pub events: Events,
+    /// How long events, and alerts that every sink has, are kept.
+    pub max_age: Span,
+    /// Bytes that the database does not exceed, from 67108864 (64 MiB). The oldest events make room first,
+    /// then alerts that every sink has; others never do, and nothing more is stored then.
+    pub max_bytes: u64,
+}
+
+impl StoreConfig {
+    /// How much is kept.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            max_age: self.max_age.0,
+            max_bytes: self.max_bytes,
+        }
+    }
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
+        let limits = Limits::default();
         Self {
             path: STORE_PATH.into(),
+            events: Events::default(),
+            max_age: Span(limits.max_age),
+            max_bytes: limits.max_bytes,
         }
     }
 }
@@ -172,6 +199,14 @@ pub enum ConfigError {
         /// The directory.
         dir: PathBuf,
     },
+    /// The store may hold next to nothing.
+    #[error("the configuration {}, [store] max_bytes: {bytes} is less than {MIN_STORE_BYTES}", path.display())]
+    StoreBytes {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        bytes: u64,
+    },
     /// A sink contradicts itself or another.
     #[error("the configuration {}, sink \"{sink}\": {problem}", path.display())]
     Sink {
@@ -217,6 +252,10 @@ impl Config {
         if let Some(dir) = self.rules.dirs.iter().find(|dir| !dir.is_absolute()) {
             let (path, dir) = (path.to_owned(), dir.clone());
             return Err(ConfigError::RulesDir { path, dir });
+        }
+        if self.store.max_bytes < MIN_STORE_BYTES {
+            let (path, bytes) = (path.to_owned(), self.store.max_bytes);
+            return Err(ConfigError::StoreBytes { path, bytes });
         }
         let mut names = BTreeSet::new();
         for sink in &self.sinks {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use agent_monitor::event::{Body, Event, Gap, Timestamp};
-use agent_monitor::store::{KEEP, MAX_ROWS, Store, StoreError};
+use agent_monitor::store::{Limits, Pruned, Reader, Store, StoreError, Wanted};
 use common::{EPOCH_NS, SmallDisk, alert, alert_saying, id, id_of};
 use tempfile::TempDir;
 
@@ -28,7 +28,7 @@ fn open(path: &Path) -> Store {
 
 fn ids(store: &Store) -> Vec<String> {
     let records = store
-        .read_after(0, u32::MAX)
+        .read_after(0, u32::MAX, Wanted::Everything)
         .expect("the store can be read");
     records
         .iter()
@@ -56,7 +56,7 @@ fn alerts_are_numbered_in_order_and_read_back_whole() {
         assert_eq!(store.append(&alert(n)).unwrap(), i64::try_from(n).unwrap());
     }
     assert_eq!((store.latest(), *watch.borrow()), (3, 3));
-    let records = store.read_after(1, 1).unwrap();
+    let records = store.read_after(1, 1, Wanted::Alerts).unwrap();
     assert_eq!(records.len(), 1);
     assert_eq!(records[0].seq, 2);
     assert_eq!(records[0].json, serde_json::to_string(&alert(2)).unwrap());
@@ -97,20 +97,46 @@ fn an_alert_stored_again_keeps_its_number_and_another_cannot_take_its_id() {
     assert_eq!(store.append(&alert(2)).unwrap(), 2, "no number is skipped");
 }
 
-#[test]
-fn refuses_events_that_are_no_alerts() {
-    let (_folder, path) = temporary();
+fn gap(n: u64) -> Event {
     let gap = Gap {
         reason: "start".into(),
         from: Timestamp(1),
         to: Timestamp(2),
     };
-    let event = Event {
+    Event {
+        id: format!("gap-{n}").into(),
         body: Body::Gap(gap),
-        ..alert(1)
+        ..alert(n)
+    }
+}
+
+#[test]
+fn alerts_and_events_share_a_sequence_that_is_read_whole_or_by_alerts() {
+    let (_folder, path) = temporary();
+    let store = open(&path);
+    let numbers = store.append_all(&[&gap(1), &alert(2), &gap(3), &gap(1)]);
+    assert_eq!(
+        numbers.unwrap(),
+        [1, 2, 3, 1],
+        "what is there keeps its number"
+    );
+    let read = |wanted| {
+        let records = store.read_after(0, 10, wanted).unwrap();
+        let each = records.into_iter().map(|it| (it.seq, it.kind));
+        each.collect::<Vec<_>>()
     };
-    let error = open(&path).append(&event).unwrap_err();
-    assert!(matches!(error, StoreError::NotAnAlert("gap")), "{error}");
+    let all = [(1, "gap"), (2, "alert"), (3, "gap")].map(|(seq, kind)| (seq, kind.to_owned()));
+    assert_eq!(read(Wanted::Everything), all);
+    assert_eq!(read(Wanted::Alerts), all[1..2]);
+    assert_eq!(store.latest(), 3);
+    drop(store);
+    let store = open(&path);
+    assert_eq!(store.append(&alert(4)).unwrap(), 4, "whatever came last");
+    let behind = |seq, wanted| store.behind(seq, wanted).unwrap();
+    assert_eq!(behind(0, Wanted::Everything).records, 4);
+    assert_eq!(behind(2, Wanted::Alerts).records, 1);
+    assert_eq!(behind(2, Wanted::Everything).oldest, Some(gap(3).time));
+    assert_eq!(behind(4, Wanted::Everything).records, 0);
 }
 
 #[test]
@@ -207,8 +233,9 @@ fn a_database_with_a_damaged_page_is_moved_aside() {
     std::fs::write(&path, bytes).unwrap();
     let store = open(&path);
     assert_eq!(ids(&store), Vec::<String>::new());
-    assert_eq!(store.append(&alert(201)).unwrap(), 1);
+    assert_eq!(store.append(&alert(201)).unwrap(), 201, "numbers go on");
     assert_eq!(beside(&path, ".corrupt-").len(), 1);
+    assert_eq!(store.take_notices().len(), 1);
     drop(store);
     assert_eq!(ids(&open(&path)), [id(201)], "the new one is sound");
 }
@@ -232,32 +259,25 @@ fn a_database_whose_index_disagrees_with_its_table_is_moved_aside() {
     std::fs::write(&path, bytes).unwrap();
     let store = open(&path);
     assert_eq!(beside(&path, ".corrupt-").len(), 1);
-    assert_eq!(store.latest(), 0);
+    assert_eq!(store.latest(), 1);
 }
 
 #[test]
-fn a_newer_database_is_refused_and_left_as_it_is() {
+fn a_newer_database_is_moved_aside_as_it_is() {
     let (_folder, path) = temporary();
     open(&path).append(&alert(1)).unwrap();
     let connection = rusqlite::Connection::open(&path).unwrap();
-    connection.pragma_update(None, "user_version", 7).unwrap();
+    connection.pragma_update(None, "user_version", 9).unwrap();
     drop(connection);
     let before = std::fs::read(&path).unwrap();
-    let error = Store::open(&path).err().expect("it is refused");
-    assert!(
-        matches!(
-            error,
-            StoreError::Newer {
-                found: 7,
-                known: 3,
-                ..
-            }
-        ),
-        "{error}"
-    );
-    assert!(error.to_string().contains("store.db"), "{error}");
-    assert_eq!(std::fs::read(&path).unwrap(), before);
-    assert_eq!(beside(&path, ".corrupt-"), Vec::<PathBuf>::new());
+    let store = open(&path);
+    assert_eq!(store.append(&alert(2)).unwrap(), 2, "numbers go on");
+    assert_eq!(ids(&store), [id(2)]);
+    let notices = store.take_notices();
+    assert!(notices[0].contains("version 9 of a newer"), "{notices:?}");
+    let aside = beside(&path, ".newer-");
+    assert_eq!(aside.len(), 1, "{aside:?}");
+    assert_eq!(std::fs::read(&aside[0]).unwrap(), before);
 }
 
 #[test]
@@ -319,6 +339,14 @@ fn days_after_epoch(days: u64) -> Timestamp {
     Timestamp(EPOCH_NS + days * 24 * 3600 * 1_000_000_000)
 }
 
+fn sinks(store: &Store, names: &[(&str, Wanted)]) {
+    let reader = |(name, wanted): &(&str, Wanted)| Reader {
+        name: (*name).to_owned(),
+        wanted: *wanted,
+    };
+    store.set_sinks(names.iter().map(reader).collect());
+}
+
 #[test]
 fn prune_keeps_what_is_young_and_what_a_sink_has_not_delivered() {
     let (_folder, path) = temporary();
@@ -332,29 +360,23 @@ fn prune_keeps_what_is_young_and_what_a_sink_has_not_delivered() {
             ..alert(11)
         })
         .unwrap();
-    let keep = KEEP.as_secs() / 86_400;
-    let sinks = ["fast".to_owned(), "slow".to_owned()];
+    let keep = Limits::default().max_age.as_secs() / 86_400;
+    let pruned = |days| store.prune(days_after_epoch(days)).unwrap().alerts;
+    assert_eq!(pruned(keep + 1), 0, "it is not known which sinks there are");
+    sinks(
+        &store,
+        &[("fast", Wanted::Alerts), ("slow", Wanted::Alerts)],
+    );
     store.advance("fast", 11).unwrap();
     store.advance("slow", 4).unwrap();
     store.advance("removed", 1).unwrap();
-    assert_eq!(
-        store.prune(&sinks, days_after_epoch(keep - 1)).unwrap(),
-        0,
-        "all are young"
-    );
-    assert_eq!(
-        store.prune(&sinks, days_after_epoch(keep + 1)).unwrap(),
-        4,
-        "slow has 4"
-    );
+    assert_eq!(pruned(keep - 1), 0, "all are young");
+    assert_eq!(pruned(keep + 1), 4, "slow has 4");
     store.advance("slow", 11).unwrap();
-    assert_eq!(
-        store.prune(&sinks, days_after_epoch(keep + 1)).unwrap(),
-        6,
-        "11 is young"
-    );
+    assert_eq!(pruned(keep + 1), 6, "11 is young");
     assert_eq!(ids(&store), [id(11)]);
-    assert_eq!(store.prune(&[], days_after_epoch(keep + 21)).unwrap(), 1);
+    sinks(&store, &[]);
+    assert_eq!(pruned(keep + 21), 1);
     drop(store);
     let store = open(&path);
     assert_eq!(store.latest(), 11);
@@ -366,27 +388,69 @@ fn prune_keeps_what_is_young_and_what_a_sink_has_not_delivered() {
 }
 
 #[test]
-fn prune_bounds_the_number_of_delivered_alerts() {
+fn old_events_go_though_a_sink_has_not_delivered_them_and_that_is_counted() {
     let (_folder, path) = temporary();
-    open(&path);
-    let rows = MAX_ROWS + 2_500;
-    let connection = rusqlite::Connection::open(&path).unwrap();
-    connection
-        .execute(
-            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
-             INSERT INTO alerts (id, time_ns, incident, revision, rule, severity, json)
-             SELECT 'id-' || i, ?2, 'x', 1, 'r', 'low', '{}' FROM n",
-            rusqlite::params![rows, i64::try_from(EPOCH_NS).unwrap()],
-        )
-        .unwrap();
-    drop(connection);
     let store = open(&path);
-    let now = days_after_epoch(1);
-    let sinks = ["a".to_owned()];
-    assert_eq!(store.prune(&sinks, now).unwrap(), 0, "nothing is delivered");
-    store.advance("a", rows).unwrap();
-    assert_eq!(store.prune(&sinks, now).unwrap(), 2_500);
-    assert_eq!(store.read_after(0, 1).unwrap()[0].seq, 2_501);
+    store
+        .append_all(&[&gap(1), &gap(2), &alert(3), &gap(4)])
+        .unwrap();
+    sinks(
+        &store,
+        &[("all", Wanted::Everything), ("alerts", Wanted::Alerts)],
+    );
+    store.advance("all", 1).unwrap();
+    let pruned = store.prune(days_after_epoch(60)).unwrap();
+    let expected = Pruned {
+        alerts: 0,
+        events: 3,
+        undelivered: 2,
+    };
+    assert_eq!(pruned, expected);
+    assert_eq!(ids(&store), [id(3)]);
+}
+
+#[test]
+fn events_make_room_first_then_delivered_alerts_and_others_never() {
+    let (_folder, path) = temporary();
+    let store = open(&path);
+    sinks(&store, &[("siem", Wanted::Alerts)]);
+    let max_bytes = 4 << 20;
+    let limits = Limits {
+        max_bytes,
+        ..Limits::default()
+    };
+    store.set_limits(limits).unwrap();
+    let summary = "s".repeat(2_000);
+    let alerts = |numbers: std::ops::Range<u64>| {
+        for n in numbers {
+            store.append(&alert_saying(n, "a", &summary)).unwrap();
+            store.make_room().unwrap();
+        }
+    };
+    for n in 0..500 {
+        store.append(&gap(n)).unwrap();
+    }
+    alerts(0..200);
+    store.advance("siem", store.latest()).unwrap();
+    assert_eq!(ids(&store).len(), 700, "all fit");
+    alerts(1_000..1_800);
+    let left = ids(&store);
+    assert!(left.iter().all(|id| !id.starts_with("gap")), "{left:?}");
+    assert!(left.contains(&id(1_799)) && left.contains(&id(1_000)));
+    assert!(!left.contains(&id(0)), "it was delivered, and oldest");
+    assert!(store.bytes().unwrap() <= max_bytes);
+    let append = |n| store.append(&alert_saying(n, "a", &summary));
+    let full = (2_000..4_000).find_map(|n| {
+        let result = append(n);
+        store.make_room().unwrap();
+        result.err()
+    });
+    let full = full.expect("undelivered alerts fill it").to_string();
+    assert!(full.contains("full"), "{full}");
+    assert!(ids(&store).contains(&id(1_000)), "nothing undelivered went");
+    store.advance("siem", store.latest()).unwrap();
+    store.make_room().unwrap();
+    append(5_000).expect("there is room again");
 }
 
 #[test]

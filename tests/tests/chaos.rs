@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use agent_monitor::store::Store;
+use agent_monitor::store::{Store, Wanted};
 use agent_monitor_tests::agent::Agent;
 use agent_monitor_tests::monitor::{Monitor, Site};
 use agent_monitor_tests::wait;
@@ -294,7 +294,7 @@ rotate = {{ size = "1MiB", keep = 1000 }}
     shown.extend(told.iter().filter(|it| it["kind"] == "alert").map(id_of));
 
     let store = Store::open(&dir.join("store.db")).unwrap();
-    let records = store.read_after(0, u32::MAX).unwrap();
+    let records = store.read_after(0, u32::MAX, Wanted::Alerts).unwrap();
     let stored: BTreeSet<String> = records
         .iter()
         .map(|record| id_of(&serde_json::from_str(&record.json).unwrap()))

@@ -209,6 +209,37 @@ fn metrics(status: &Status) -> Vec<Metric> {
         false,
         one(refused),
     );
+    let store = &status.store;
+    add(
+        "store_failing",
+        "Whether the store could not be opened or written when last tried",
+        false,
+        one(f64::from(u8::from(!store.well))),
+    );
+    add(
+        "store_bytes",
+        "Size of the store that is in use",
+        false,
+        one(number(store.bytes)),
+    );
+    add(
+        "store_records",
+        "Alerts and events stored",
+        true,
+        one(number(store.stored)),
+    );
+    add(
+        "store_pending_records",
+        "Alerts and events that wait until the store can be written",
+        false,
+        one(number(store.pending)),
+    );
+    add(
+        "store_context_missing",
+        "Events that an alert refers to and that were forgotten before they could be stored",
+        true,
+        one(number(store.context_missing)),
+    );
     let of_sinks = |value: fn(&super::status::SinkStatus) -> f64| {
         let series = status
             .sinks

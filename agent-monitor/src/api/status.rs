@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::rules::reload::Loaded;
+use crate::store::recorder::Health;
 
 /// The daemon, as it sees itself. Members that a reader's version knows and the
 /// daemon's does not read as empty, so that the two may differ in version.
@@ -34,8 +35,8 @@ pub struct Status {
     /// while the sysctl `kernel.bpf_stats_enabled` is 1.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub run_times: BTreeMap<String, RunTime>,
-    /// Records that wait: `held` for a selector to be decided, `tail` for the
-    /// slowest reader.
+    /// Records that wait: `held` for a selector to be decided, `store` to be stored,
+    /// `tail` for the slowest reader.
     pub queues: BTreeMap<String, u64>,
     /// When the thread that takes records last said so.
     #[serde(skip)]
@@ -47,8 +48,42 @@ pub struct Status {
     pub rules: Loaded,
     /// What went through it.
     pub counters: Counters,
+    /// Where alerts and events are kept.
+    pub store: StoreStatus,
     /// Where events are forwarded to.
     pub sinks: Vec<SinkStatus>,
+}
+
+/// The store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StoreStatus {
+    /// Whether it is open and the last write succeeded.
+    pub well: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Bytes of the database in use.
+    pub bytes: u64,
+    /// Alerts and events stored since the daemon started.
+    pub stored: u64,
+    /// Alerts and events that wait until it can be written.
+    pub pending: u64,
+    /// Events that an alert refers to and that were forgotten before they could be stored.
+    pub context_missing: u64,
+}
+
+impl From<Health> for StoreStatus {
+    fn from(health: Health) -> Self {
+        Self {
+            well: health.is_well,
+            error: health.error,
+            bytes: health.bytes,
+            stored: health.stored,
+            pending: u64::try_from(health.pending).unwrap_or(u64::MAX),
+            context_missing: health.context_missing,
+        }
+    }
 }
 
 /// What a program took.

@@ -26,15 +26,18 @@ use crate::cli::RunArgs;
 use crate::config::Loaded;
 use crate::coverage::downtime::Heartbeat;
 use crate::enrich::selector::Selector;
-use crate::event::{Body, Event, Timestamp};
+use crate::event::{Event, Timestamp};
 use crate::live::Live;
 use crate::loss::Stage;
 use crate::rules::reload::Reloading;
 use crate::sinks::Sinks;
-use crate::store::Store;
+use crate::store::{Recorder, Store};
 
 /// How often the status is made anew.
 const STATUS_EVERY: Duration = Duration::from_millis(250);
+/// How long the daemon waits for its store; a large one that has to be checked may take
+/// longer, and is opened meanwhile.
+const STORE_WAIT: Duration = Duration::from_secs(2);
 /// Threads for clients and sinks; records have one of their own.
 const WORKERS: usize = 2;
 
@@ -69,13 +72,21 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
         Pins::remove_all(&path)?;
     }
     let pinned = args.pin.then_some(path.as_path());
-    let store = Store::open(&config.store.path)?;
+    let store = Store::closed(&config.store.path)?;
+    store.set_limits(config.store.limits())?;
+    let hub = Hub::new(watch::node().into());
+    let recorder = {
+        let hub = hub.clone();
+        let tell = move |event, _| hub.publish(event);
+        Recorder::start(store.clone(), config.store.events, Box::new(tell))
+            .context("cannot start the thread that stores")?
+    };
+    recorder.wait_until_opened(STORE_WAIT);
     let (stop_sinks, stopping) = tokio::sync::watch::channel(false);
     let sinks = Sinks::start(&config.sinks, &store, &stopping);
 
     let stop = watch::stop_on_signals()?;
     Reconfigure::new(&args, config.clone(), reloading.clone(), sinks.clone()).on_hangup()?;
-    let hub = Hub::new(watch::node().into());
     let status = Arc::new(Mutex::new(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         node: watch::node(),
@@ -127,12 +138,15 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
         let outlets = Outlets {
             path: &config.store.path,
             store: &store,
+            recorder: &recorder,
             hub: &hub,
             status: &status,
         };
         watch_agents(live, events, &reloading, &outlets, &stop)
     });
 
+    // What waits is stored, so that sinks get it and readers see it.
+    drop(recorder);
     lock(&status).state = State::Stopping;
     let _ = stop_serving.send(());
     let _ = stop_sinks.send(true);
@@ -161,6 +175,7 @@ struct Outlets<'a> {
     /// Of the store.
     path: &'a Path,
     store: &'a Store,
+    recorder: &'a Recorder,
     hub: &'a Hub,
     status: &'a Mutex<Status>,
 }
@@ -177,6 +192,7 @@ fn watch_agents(
     let Outlets {
         path,
         store,
+        recorder,
         hub,
         status,
     } = *outlets;
@@ -184,7 +200,7 @@ fn watch_agents(
     if let Some(before) = before {
         live.was_down(before, &mut events);
     }
-    hand_on(&mut events, store, hub, &mut live);
+    recorder.take(&mut events);
     lock(status).state = State::Attached;
     let agents = live.agents().count();
     tracing::info!("attached: {agents} agents so far");
@@ -192,7 +208,13 @@ fn watch_agents(
     let mut told = None;
     while !stop.load(Ordering::Relaxed) {
         if told.is_none_or(|told: Instant| told.elapsed() >= STATUS_EVERY) {
-            refresh(&mut lock(status), &live, hub);
+            for (agent, kind, records) in recorder.take_losses() {
+                live.not_stored(agent, kind, records);
+            }
+            for notice in store.take_notices() {
+                live.store_begun_anew(notice, &mut events);
+            }
+            refresh(&mut lock(status), &live, hub, recorder);
             told = Some(Instant::now());
         }
         if let Some(rules) = reloading.take() {
@@ -201,12 +223,12 @@ fn watch_agents(
         live.step(&mut events)?;
         heartbeat.beat(boot_time());
         service.alive();
-        hand_on(&mut events, store, hub, &mut live);
+        recorder.take(&mut events);
     }
     service.stopping();
     live.take_rest(&mut events)?;
     live.stop(&mut events);
-    hand_on(&mut events, store, hub, &mut live);
+    recorder.take(&mut events);
     heartbeat.end(boot_time());
     match live.pins() {
         Some(pins) => tracing::info!(pins = %pins.display(), "stopped; everything stays attached"),
@@ -215,26 +237,7 @@ fn watch_agents(
     Ok(())
 }
 
-/// Stores alerts, durably and together, before anyone sees them; then tells everyone.
-fn hand_on(events: &mut Vec<Event>, store: &Store, hub: &Hub, live: &mut Live) {
-    let alerts: Vec<&Event> = events
-        .iter()
-        .filter(|event| matches!(event.body, Body::Alert(_)))
-        .collect();
-    if !alerts.is_empty()
-        && let Err(error) = store.append_all(&alerts)
-    {
-        for alert in &alerts {
-            live.not_stored(alert);
-        }
-        tracing::error!(alerts = alerts.len(), "alerts could not be stored: {error}");
-    }
-    for event in events.drain(..) {
-        hub.publish(Arc::new(event));
-    }
-}
-
-fn refresh(status: &mut Status, live: &Live, hub: &Hub) {
+fn refresh(status: &mut Status, live: &Live, hub: &Hub, recorder: &Recorder) {
     let stats = live.pipeline().stats();
     let mut losses = BTreeMap::new();
     for (stage, records) in live.losses().chain([(Stage::Tail, hub.lost())]) {
@@ -253,7 +256,13 @@ fn refresh(status: &mut Status, live: &Live, hub: &Hub) {
     status.agents = live.agents().collect();
     let times = live.run_times();
     status.run_times = times.map(|(name, time)| (name.to_owned(), time)).collect();
-    status.queues = [("held", live.held()), ("tail", hub.queued())]
+    status.store = recorder.health().into();
+    let queues = [
+        ("held", live.held()),
+        ("store", recorder.queued()),
+        ("tail", hub.queued()),
+    ];
+    status.queues = queues
         .map(|(name, depth)| (name.to_owned(), u64::try_from(depth).unwrap_or(u64::MAX)))
         .into();
     status.seen = Some(Instant::now());

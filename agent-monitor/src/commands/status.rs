@@ -122,6 +122,21 @@ fn write_pretty(out: &mut String, status: &Status) -> std::fmt::Result {
             escape(stage)
         )?;
     }
+    let store = &status.store;
+    writeln!(
+        out,
+        "  stored    {}, {:.1} MiB in use",
+        text::count(store.stored, "record"),
+        store.bytes as f64 / f64::from(1 << 20)
+    )?;
+    if let Some(error) = &store.error {
+        let waiting = text::count(store.pending, "record");
+        writeln!(
+            out,
+            "  stored    not now, {waiting} waiting: {}",
+            escape(error)
+        )?;
+    }
     let programs = text::count(status.programs.len() as u64, "program");
     let places: u64 = status
         .programs

@@ -50,6 +50,12 @@ impl Live {
         }
     }
 
+    /// The node's store was begun anew, for that reason: what was in it is no more there.
+    pub fn store_begun_anew(&mut self, reason: String, out: &mut Vec<Event>) {
+        let now = boot_time();
+        self.pipeline.gap(NODE, reason, now, now, out);
+    }
+
     /// Tells of a hole if its agent is one, keeps it while that is undecided.
     pub(super) fn hole(&mut self, hole: Hole, out: &mut Vec<Event>) {
         let Some(watched) = self.watched.get_mut(&hole.agent) else {

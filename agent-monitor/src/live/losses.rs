@@ -148,10 +148,9 @@ impl Live {
         }
     }
 
-    /// Counts an alert that could not be stored.
-    pub fn not_stored(&mut self, alert: &Event) {
-        let agent = alert.agent.as_ref().map_or(NODE, |agent| agent.cgroup_id);
-        self.losses.count(agent, Stage::Store, "alert", 1);
+    /// Counts events that could not be stored, of the agent with that cgroup id.
+    pub fn not_stored(&mut self, agent: u64, kind: &str, events: u64) {
+        self.losses.count(agent, Stage::Store, kind, events);
     }
 }
 

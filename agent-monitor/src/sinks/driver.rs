@@ -11,7 +11,7 @@ use super::orders::Slip;
 use super::{Sink, SinkError, SinkStatus};
 use crate::config::BatchConfig;
 use crate::event::Timestamp;
-use crate::store::{DeadLetter, Record, Seq, Store, StoreError};
+use crate::store::{DeadLetter, Record, Seq, Store, StoreError, Wanted};
 
 /// Wait after the first failure; doubled with each that follows.
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
@@ -166,7 +166,7 @@ impl<S: Sink> Driver<S> {
         self.newest.borrow_and_update();
         let (position, limit) = (self.position, self.limit);
         let batch = self
-            .in_store(move |store| store.read_after(position, limit))
+            .in_store(move |store| store.read_after(position, limit, Wanted::Alerts))
             .await?;
         if batch.is_empty() {
             if self.unsettled.is_empty() {
@@ -397,7 +397,7 @@ impl<S: Sink> Driver<S> {
     /// when there is none. What the sink does not want, it only goes past.
     async fn bury_next(&mut self, last: Seq, error: &str) -> Result<bool, Failure> {
         let cursor = self.cursor;
-        let next = self.in_store(move |store| store.read_after(cursor, 1));
+        let next = self.in_store(move |store| store.read_after(cursor, 1, Wanted::Alerts));
         let Some(record) = next.await?.pop().filter(|record| record.seq <= last) else {
             self.advance(last).await?;
             return Ok(false);

@@ -25,7 +25,7 @@ mod tls;
 
 use std::future::Future;
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -35,7 +35,7 @@ use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 use crate::config::SinkConfig;
 use crate::event::Timestamp;
-use crate::store::{Record, Seq, Store};
+use crate::store::{Reader, Record, Seq, Store, Wanted};
 
 use filter::Filter;
 use orders::Orders;
@@ -45,9 +45,6 @@ pub use http::{BulkSink, OtlpSink, SplunkSink, WebhookSink};
 pub use orders::{Done, Order};
 pub use stdout::StdoutSink;
 pub use syslog::SyslogSink;
-
-/// How often the store is pruned.
-const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 
 /// Why a delivery failed, in words for a person.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -135,8 +132,7 @@ pub struct SinkStatus {
 pub struct Sinks {
     store: Store,
     running: Mutex<Vec<Running>>,
-    /// What an operator took out of the configuration and is still ending, and the
-    /// task that prunes the store.
+    /// What an operator took out of the configuration and is still ending.
     tasks: Mutex<JoinSet<()>>,
     stop: watch::Receiver<bool>,
     runtime: Handle,
@@ -153,8 +149,8 @@ struct Running {
 }
 
 impl Sinks {
-    /// Starts a task for each sink and one that prunes the store. They stop when
-    /// `stop` becomes true or its sender is gone. Must be called in a tokio runtime.
+    /// Starts a task for each sink. They stop when `stop` becomes true or its sender is
+    /// gone. Must be called in a tokio runtime.
     pub fn start(configs: &[SinkConfig], store: &Store, stop: &watch::Receiver<bool>) -> Arc<Self> {
         let sinks = Arc::new(Self {
             store: store.clone(),
@@ -164,14 +160,17 @@ impl Sinks {
             runtime: Handle::current(),
         });
         sinks.replace(configs);
-        let prune = prune(Arc::downgrade(&sinks), stop.clone());
-        lock(&sinks.tasks).spawn_on(prune, &sinks.runtime);
         sinks
     }
 
     /// Runs these sinks from now on: one that is as it was goes on, one that differs
     /// begins again at its cursor once it has ended, and one that is not there ends.
     pub fn replace(&self, configs: &[SinkConfig]) {
+        let reader = |config: &SinkConfig| Reader {
+            name: config.name().to_owned(),
+            wanted: Wanted::Alerts,
+        };
+        self.store.set_sinks(configs.iter().map(reader).collect());
         let mut running = lock(&self.running);
         let mut before = std::mem::take(&mut *running);
         for config in configs {
@@ -196,16 +195,14 @@ impl Sinks {
 
     /// One status a sink, in the order of the configuration.
     pub fn statuses(&self) -> Vec<SinkStatus> {
-        let latest = self.store.latest();
         lock(&self.running)
             .iter()
             .map(|running| {
                 let mut status = running.status.borrow().clone();
-                status.lag = u64::try_from(latest - status.cursor).unwrap_or(0);
-                if status.lag > 0
-                    && let Ok(Some(time)) = self.store.time_after(status.cursor)
-                {
-                    status.lag_seconds = now().0.saturating_sub(time.0) / 1_000_000_000;
+                if let Ok(behind) = self.store.behind(status.cursor, Wanted::Alerts) {
+                    status.lag = behind.records;
+                    let age = behind.oldest.map(|time| now().0.saturating_sub(time.0));
+                    status.lag_seconds = age.unwrap_or_default() / 1_000_000_000;
                 }
                 status
             })
@@ -317,26 +314,6 @@ fn either(
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     // Whole after every assignment, so what a panic left is still good.
     of.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn prune(sinks: Weak<Sinks>, mut stop: watch::Receiver<bool>) {
-    let mut interval = tokio::time::interval(PRUNE_EVERY);
-    loop {
-        tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return,
-            _ = interval.tick() => {}
-        }
-        let Some(sinks) = sinks.upgrade() else { return };
-        let names: Vec<_> = lock(&sinks.running)
-            .iter()
-            .map(|it| it.config.name().to_owned())
-            .collect();
-        let store = sinks.store.clone();
-        let pruned = tokio::task::spawn_blocking(move || store.prune(&names, now())).await;
-        if let Ok(Err(error)) = pruned {
-            tracing::warn!(%error, "cannot delete old alerts from the store; will try again");
-        }
-    }
 }
 
 fn now() -> Timestamp {

@@ -2,7 +2,7 @@
 
 use rusqlite::params;
 
-use super::{Record, Seq, Store, StoreError, guard};
+use super::{Record, Seq, Store, StoreError};
 use crate::event::Timestamp;
 
 /// How many dead letters a sink may have; the oldest make room.
@@ -26,30 +26,32 @@ impl Store {
     /// # Errors
     /// The disk is full or failing; the cursor is where it was.
     pub fn bury(&self, name: &str, letter: &DeadLetter) -> Result<usize, StoreError> {
-        let mut writer = self.writer();
-        let transaction = writer.transaction()?;
-        transaction
-            .prepare_cached(
-                "INSERT INTO dead_letters (sink, seq, time_ns, error, json)
-                 VALUES (?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT DO UPDATE SET time_ns = excluded.time_ns, error = excluded.error",
-            )?
-            .execute(params![
-                name,
-                letter.record.seq,
-                i64::try_from(letter.time.0).unwrap_or(i64::MAX),
-                letter.error,
-                letter.record.json,
-            ])?;
-        let dropped = transaction
-            .prepare_cached(
-                "DELETE FROM dead_letters WHERE sink = ?1 AND seq NOT IN
-                 (SELECT seq FROM dead_letters WHERE sink = ?1 ORDER BY seq DESC LIMIT ?2)",
-            )?
-            .execute(params![name, MAX_DEAD_LETTERS])?;
-        super::advance(&transaction, name, letter.record.seq)?;
-        transaction.commit()?;
-        Ok(dropped)
+        self.write(|writer| {
+            let transaction = writer.transaction()?;
+            transaction
+                .prepare_cached(
+                    "INSERT INTO dead_letters (sink, seq, time_ns, error, json, kind)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                     ON CONFLICT DO UPDATE SET time_ns = excluded.time_ns, error = excluded.error",
+                )?
+                .execute(params![
+                    name,
+                    letter.record.seq,
+                    i64::try_from(letter.time.0).unwrap_or(i64::MAX),
+                    letter.error,
+                    letter.record.json,
+                    letter.record.kind,
+                ])?;
+            let dropped = transaction
+                .prepare_cached(
+                    "DELETE FROM dead_letters WHERE sink = ?1 AND seq NOT IN
+                     (SELECT seq FROM dead_letters WHERE sink = ?1 ORDER BY seq DESC LIMIT ?2)",
+                )?
+                .execute(params![name, MAX_DEAD_LETTERS])?;
+            super::write::advance(&transaction, name, letter.record.seq)?;
+            transaction.commit()?;
+            Ok(dropped)
+        })
     }
 
     /// The dead letters of the sink `name`, oldest first, at most `limit` of those after `seq`.
@@ -62,23 +64,25 @@ impl Store {
         seq: Seq,
         limit: u32,
     ) -> Result<Vec<DeadLetter>, StoreError> {
-        let reader = guard(&self.inner.reader);
-        let mut statement = reader.prepare_cached(
-            "SELECT seq, time_ns, error, json FROM dead_letters
-             WHERE sink = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
-        )?;
-        let rows = statement.query_map(params![name, seq, limit], |row| {
-            let time: i64 = row.get(1)?;
-            Ok(DeadLetter {
-                record: Record {
-                    seq: row.get(0)?,
-                    json: row.get(3)?,
-                },
-                time: Timestamp(u64::try_from(time).unwrap_or(0)),
-                error: row.get(2)?,
-            })
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        self.read(|reader| {
+            let mut statement = reader.prepare_cached(
+                "SELECT seq, time_ns, error, json, kind FROM dead_letters
+                 WHERE sink = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
+            )?;
+            let rows = statement.query_map(params![name, seq, limit], |row| {
+                let time: i64 = row.get(1)?;
+                Ok(DeadLetter {
+                    record: Record {
+                        seq: row.get(0)?,
+                        kind: row.get(4)?,
+                        json: row.get(3)?,
+                    },
+                    time: Timestamp(u64::try_from(time).unwrap_or(0)),
+                    error: row.get(2)?,
+                })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
     }
 
     /// How many dead letters the sink `name` has.
@@ -86,10 +90,12 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub fn count_dead_letters(&self, name: &str) -> Result<u64, StoreError> {
-        let count: i64 = guard(&self.inner.reader)
-            .prepare_cached("SELECT count(*) FROM dead_letters WHERE sink = ?1")?
-            .query_row([name], |row| row.get(0))?;
-        Ok(u64::try_from(count).unwrap_or(0))
+        self.read(|reader| {
+            let count: i64 = reader
+                .prepare_cached("SELECT count(*) FROM dead_letters WHERE sink = ?1")?
+                .query_row([name], |row| row.get(0))?;
+            Ok(u64::try_from(count).unwrap_or(0))
+        })
     }
 
     /// Deletes the dead letters of the sink `name` up to number `last`; gives how many.
@@ -97,11 +103,11 @@ impl Store {
     /// # Errors
     /// The disk is full or failing.
     pub fn drop_dead_letters(&self, name: &str, last: Seq) -> Result<usize, StoreError> {
-        let dropped = self
-            .writer()
-            .prepare_cached("DELETE FROM dead_letters WHERE sink = ?1 AND seq <= ?2")?
-            .execute(params![name, last])?;
-        Ok(dropped)
+        self.write(|writer| {
+            Ok(writer
+                .prepare_cached("DELETE FROM dead_letters WHERE sink = ?1 AND seq <= ?2")?
+                .execute(params![name, last])?)
+        })
     }
 
     /// Deletes one dead letter of the sink `name`: it has arrived after all.
@@ -109,9 +115,11 @@ impl Store {
     /// # Errors
     /// The disk is full or failing.
     pub fn unbury(&self, name: &str, seq: Seq) -> Result<(), StoreError> {
-        self.writer()
-            .prepare_cached("DELETE FROM dead_letters WHERE sink = ?1 AND seq = ?2")?
-            .execute(params![name, seq])?;
-        Ok(())
+        self.write(|writer| {
+            writer
+                .prepare_cached("DELETE FROM dead_letters WHERE sink = ?1 AND seq = ?2")?
+                .execute(params![name, seq])?;
+            Ok(())
+        })
     }
 }

@@ -2,7 +2,7 @@
 
 use rusqlite::params;
 
-use super::{Store, StoreError, guard};
+use super::{Store, StoreError};
 use crate::event::Timestamp;
 
 /// Which alerts are asked for.
@@ -27,23 +27,24 @@ impl Store {
         past: &Past,
         mut each: impl FnMut(String) -> bool,
     ) -> Result<(), StoreError> {
-        let reader = guard(&self.inner.reader);
-        let mut statement = reader.prepare_cached(
-            "SELECT json FROM alerts AS one
-             WHERE time_ns >= ?1 AND (?2 IS NULL OR rule = ?2)
-               AND CASE WHEN ?3 IS NULL
-                   THEN NOT EXISTS (SELECT 1 FROM alerts AS later
-                        WHERE later.incident = one.incident AND later.seq > one.seq)
-                   ELSE incident = ?3 END
-             ORDER BY seq DESC",
-        )?;
         let since = i64::try_from(past.since.0).unwrap_or(i64::MAX);
-        let mut rows = statement.query(params![since, past.rule, past.incident])?;
-        while let Some(row) = rows.next()? {
-            if !each(row.get(0)?) {
-                break;
+        self.read(|reader| {
+            let mut statement = reader.prepare_cached(
+                "SELECT json FROM alerts AS one
+                 WHERE time_ns >= ?1 AND (?2 IS NULL OR rule = ?2)
+                   AND CASE WHEN ?3 IS NULL
+                       THEN NOT EXISTS (SELECT 1 FROM alerts AS later
+                            WHERE later.incident = one.incident AND later.seq > one.seq)
+                       ELSE incident = ?3 END
+                 ORDER BY seq DESC",
+            )?;
+            let mut rows = statement.query(params![since, past.rule, past.incident])?;
+            while let Some(row) = rows.next()? {
+                if !each(row.get(0)?) {
+                    break;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }

@@ -1,52 +1,66 @@
-//! The store: alerts, numbered, on disk before anyone is told of them.
+//! The store: alerts, and events as configured, numbered, on disk.
 //!
 //! One SQLite database in WAL mode with `synchronous=FULL`: when
-//! [`Store::append`] returns, the alert is synced to disk. Every alert has a
-//! sequence number that only grows and is never reused, and every sink a cursor
-//! on that sequence, so a sink that is down falls behind and loses nothing.
+//! [`Store::append`] returns, the event is synced to disk. Alerts and events share
+//! one sequence of numbers that only grows and is never reused, and every sink is a
+//! cursor on that sequence, so a sink that is down falls behind and loses nothing.
 //!
 //! A [`Store`] is a handle that is cheap to clone and may be used from any
 //! thread. All clones share two connections: one for writing, one for reading,
-//! so a sink that reads a long backlog does not hold up the pipeline. Calls
-//! block on the disk; async callers go through `spawn_blocking`.
+//! so a sink that reads a long backlog does not hold up who writes. Calls
+//! block on the disk; async callers go through `spawn_blocking`, and the pipeline
+//! leaves writing to the thread of a [`Recorder`].
 //!
 //! What can go wrong, and what happens then:
-//! - The file is corrupt: it is moved aside as `PATH.corrupt-TIME`, reported, and a new one begun.
-//! - It was written by a newer agent-monitor: refused, untouched.
+//! - The file is corrupt, or a newer agent-monitor wrote it: it is moved aside as `PATH.corrupt-TIME`
+//!   or `PATH.newer-TIME`, reported, and a new one begun whose numbers go on.
 //! - Another agent-monitor has it open: refused. Two would move the same cursors.
-//! - The disk is full: [`Store::append`] fails, the caller counts it, and the next one is tried anew.
-//! - A sink stays down: what it has not seen is kept until the file reaches [`MAX_BYTES`];
-//!   then appends fail as on a full disk, so an agent cannot fill the node's disk with alerts.
+//! - The disk cannot be read or written: every call fails until [`Store::reopen`] succeeds.
+//! - The disk is full: [`Store::append`] fails, and the next one is tried anew.
+//! - A sink stays down: alerts that it has not seen are kept until the file reaches
+//!   [`Limits::max_bytes`]; then appends fail as on a full disk, so an agent cannot fill the node's
+//!   disk with alerts. Events make room before that happens, see `retention.rs`.
 
 mod dead_letters;
 mod history;
 mod open;
+mod read;
+pub mod recorder;
 mod retention;
+mod write;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::Connection;
 use tokio::sync::watch;
-
-use crate::event::{Body, Event, Timestamp};
 
 pub use dead_letters::{DeadLetter, MAX_DEAD_LETTERS};
 pub use history::Past;
-pub use retention::{KEEP, MAX_ROWS};
+pub use read::Behind;
+pub use recorder::Recorder;
+pub use retention::{Limits, Pruned, Reader};
 
-/// Largest size of the database file in bytes. At [`MAX_ROWS`] it allows 40 KiB
-/// an alert, several times what one takes.
-pub const MAX_BYTES: i64 = 4 << 30;
-
-/// Number of an alert in the store, from 1; 0 is "before the first".
+/// Number of an alert or event in the store, from 1; 0 is "before the first".
 pub type Seq = i64;
 
-/// An alert as stored: what a sink gets.
+/// What of the store a reader wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wanted {
+    /// Alerts alone.
+    #[default]
+    Alerts,
+    /// Alerts and events.
+    Everything,
+}
+
+/// An alert or event as stored: what a sink gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Its number.
     pub seq: Seq,
+    /// The event's kind.
+    pub kind: String,
     /// The event as one line of JSON, without a newline.
     pub json: String,
 }
@@ -71,35 +85,31 @@ pub enum StoreError {
         /// What SQLite said.
         cause: rusqlite::Error,
     },
-    /// A newer agent-monitor wrote it.
-    #[error(
-        "the store {} has version {found}, this agent-monitor knows versions up to {known}: \
-         run the newer agent-monitor again, or set [store] path to another file",
-        path.display()
-    )]
-    Newer {
-        /// The database.
-        path: PathBuf,
-        /// Its version.
-        found: i64,
-        /// The newest version known here.
-        known: i64,
-    },
     /// Another process has it open.
     #[error("the store {} is in use by another agent-monitor: stop that one, or set [store] path to another file", path.display())]
     InUse {
         /// The database.
         path: PathBuf,
     },
-    /// Only alerts are stored.
-    #[error("the store holds alerts, not events of kind {0}")]
-    NotAnAlert(&'static str),
+    /// It could not be opened, or failed and was closed.
+    #[error("the store {} is not open: {problem}", path.display())]
+    Closed {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        problem: String,
+    },
     /// Two different alerts claim one id.
     #[error("another alert with the id {0} is already stored")]
     IdTaken(String),
     /// The event has no JSON form.
-    #[error("cannot write the alert as JSON: {0}")]
-    Json(serde_json::Error),
+    #[error("cannot write the event {id} as JSON: {cause}")]
+    Json {
+        /// The event's id.
+        id: String,
+        /// What is wrong with it.
+        cause: serde_json::Error,
+    },
     /// A read or a write failed: full disk, I/O error.
     #[error("the store failed: {0}")]
     Sql(rusqlite::Error),
@@ -118,180 +128,172 @@ pub struct Store {
 }
 
 struct Inner {
-    writer: Mutex<Connection>,
-    reader: Mutex<Connection>,
+    path: PathBuf,
+    writer: Mutex<Option<Connection>>,
+    reader: Mutex<Option<Connection>>,
     newest: watch::Sender<Seq>,
+    limits: Mutex<Limits>,
+    /// Whose cursors count, once that is known.
+    sinks: Mutex<Option<Vec<Reader>>>,
+    health: Mutex<Health>,
     /// Held for as long as the store is open, so declared after the connections.
-    _lock: open::Lock,
+    lock: Mutex<Option<open::Lock>>,
+}
+
+/// What has happened to the file.
+#[derive(Default)]
+struct Health {
+    /// Why it is not open.
+    problem: String,
+    /// Whether only opening it again can help.
+    is_broken: bool,
+    /// What was moved aside since [`Store::take_notices`] was called.
+    notices: Vec<String>,
 }
 
 impl Store {
     /// Opens the database at `path`, and makes it (mode 0600) and its folder
     /// (0700) when they do not exist. Reads all of it to check it: seconds for a
-    /// database near [`MAX_BYTES`].
+    /// database of gigabytes.
     ///
     /// # Errors
-    /// The file cannot be opened, is in use, or was written by a newer version.
-    /// A corrupt file is no error: see the module's documentation.
+    /// The file cannot be opened or is in use. A corrupt file, and one of a newer
+    /// version, is no error: see the module's documentation.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let lock = open::lock(path)?;
-        let writer = open::open(path)?;
-        let reader = open::connect(path)?;
-        let newest = open::newest(&writer)?;
+        let store = Self::closed(path)?;
+        store.reopen()?;
+        Ok(store)
+    }
+
+    /// A store that is not open yet: every call fails until [`Store::reopen`] succeeds.
+    ///
+    /// # Errors
+    /// It is in use. What else keeps it from being opened may pass.
+    pub fn closed(path: &Path) -> Result<Self, StoreError> {
+        let lock = match open::lock(path) {
+            Err(error @ StoreError::InUse { .. }) => return Err(error),
+            lock => lock.ok(),
+        };
         Ok(Self {
             inner: Arc::new(Inner {
-                writer: Mutex::new(writer),
-                reader: Mutex::new(reader),
-                newest: watch::Sender::new(newest),
-                _lock: lock,
+                path: path.to_owned(),
+                writer: Mutex::default(),
+                reader: Mutex::default(),
+                newest: watch::Sender::new(0),
+                limits: Mutex::default(),
+                sinks: Mutex::default(),
+                health: Mutex::new(Health {
+                    problem: "it is being opened".to_owned(),
+                    ..Health::default()
+                }),
+                lock: Mutex::new(lock),
             }),
         })
     }
 
-    /// Stores an alert and returns its number; it is on disk by then. The same
-    /// alert stored again keeps its number.
+    /// Opens the database, again if it was open. Numbers go on where they were.
     ///
     /// # Errors
-    /// The event is no alert, another alert has its id, or the disk is full or
-    /// failing. Nothing of a failed append remains, and the next may succeed.
-    pub fn append(&self, event: &Event) -> Result<Seq, StoreError> {
-        self.append_all(&[event])
-    }
-
-    /// As [`Store::append`] for several alerts in one transaction, all or none;
-    /// gives the number of the last.
-    ///
-    /// # Errors
-    /// As [`Store::append`].
-    pub fn append_all(&self, events: &[&Event]) -> Result<Seq, StoreError> {
-        let mut writer = self.writer();
-        let transaction = writer.transaction()?;
-        let mut newest = 0;
-        for event in events {
-            newest = insert(&transaction, event)?;
+    /// As [`Store::open`]; the store is closed then.
+    pub fn reopen(&self) -> Result<(), StoreError> {
+        self.close();
+        let opened = self.try_open();
+        if let Err(error) = &opened {
+            guard(&self.inner.health).problem = match error {
+                // They name the file, and so does who reports this.
+                StoreError::Open { cause, .. } => cause.to_string(),
+                StoreError::Prepare { cause, .. } => cause.to_string(),
+                other => other.to_string(),
+            };
         }
-        transaction.commit()?;
-        drop(writer);
-        self.inner
-            .newest
-            .send_if_modified(|seq| newest > std::mem::replace(seq, newest.max(*seq)));
-        Ok(newest)
+        opened
     }
 
-    /// At most `limit` alerts with a number above `seq`, in order.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    pub fn read_after(&self, seq: Seq, limit: u32) -> Result<Vec<Record>, StoreError> {
-        let reader = guard(&self.inner.reader);
-        let mut statement = reader
-            .prepare_cached("SELECT seq, json FROM alerts WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
-        let rows = statement.query_map(params![seq, limit], |row| {
-            Ok(Record {
-                seq: row.get(0)?,
-                json: row.get(1)?,
-            })
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+    fn close(&self) {
+        *guard(&self.inner.reader) = None;
+        *guard(&self.inner.writer) = None;
+        guard(&self.inner.health).is_broken = false;
     }
 
-    /// Number of the last alert that the sink `name` has delivered; 0 for a sink
-    /// that is new, which then gets everything that is still kept.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    pub fn cursor(&self, name: &str) -> Result<Seq, StoreError> {
-        let reader = guard(&self.inner.reader);
-        let cursor = reader
-            .prepare_cached("SELECT cursor FROM sinks WHERE name = ?1")?
-            .query_row([name], |row| row.get(0))
-            .optional()?;
-        Ok(cursor.unwrap_or(0))
+    fn try_open(&self) -> Result<(), StoreError> {
+        let Inner { path, lock, .. } = &*self.inner;
+        let mut lock = guard(lock);
+        if lock.is_none() {
+            *lock = Some(open::lock(path)?);
+        }
+        let limits = *guard(&self.inner.limits);
+        let opened = open::open(path, self.latest(), &limits)?;
+        guard(&self.inner.health).notices.extend(opened.notices);
+        let reader = open::connect(path)?;
+        *guard(&self.inner.writer) = Some(opened.writer);
+        *guard(&self.inner.reader) = Some(reader);
+        self.inner.newest.send_replace(opened.newest);
+        Ok(())
     }
 
-    /// Moves the cursor of the sink `name` on to `seq`, durably, never back.
-    ///
-    /// # Errors
-    /// The disk is full or failing; the cursor is where it was.
-    pub fn advance(&self, name: &str, seq: Seq) -> Result<(), StoreError> {
-        advance(&self.writer(), name, seq)
+    /// Sentences about files that were moved aside since the last call.
+    pub fn take_notices(&self) -> Vec<String> {
+        std::mem::take(&mut guard(&self.inner.health).notices)
     }
 
-    /// When the first alert after `seq` happened, if there is one.
-    ///
-    /// # Errors
-    /// The disk is failing.
-    pub fn time_after(&self, seq: Seq) -> Result<Option<Timestamp>, StoreError> {
-        let reader = guard(&self.inner.reader);
-        let time = reader
-            .prepare_cached("SELECT time_ns FROM alerts WHERE seq > ?1 ORDER BY seq LIMIT 1")?
-            .query_row([seq], |row| row.get(0))
-            .optional()?;
-        Ok(time.map(|time: i64| Timestamp(u64::try_from(time).unwrap_or_default())))
-    }
-
-    /// Number of the newest alert, also when retention has removed it; 0 when
+    /// Number of the newest record, also when retention has removed it; 0 when
     /// there never was one.
     pub fn latest(&self) -> Seq {
         *self.inner.newest.borrow()
     }
 
-    /// The newest number, to wait for alerts.
+    /// The newest number, to wait for records.
     pub fn watch(&self) -> watch::Receiver<Seq> {
         self.inner.newest.subscribe()
     }
 
-    fn writer(&self) -> MutexGuard<'_, Connection> {
-        guard(&self.inner.writer)
+    /// Whether it is closed, or something happened that only opening it again can mend:
+    /// it is corrupt, or the disk failed or was mounted anew.
+    pub fn needs_reopening(&self) -> bool {
+        guard(&self.inner.health).is_broken || guard(&self.inner.writer).is_none()
+    }
+
+    fn write<T>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let result = match &mut *guard(&self.inner.writer) {
+            Some(writer) => work(writer),
+            None => Err(self.is_closed()),
+        };
+        self.noted(result)
+    }
+
+    fn read<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let result = match &*guard(&self.inner.reader) {
+            Some(reader) => work(reader),
+            None => Err(self.is_closed()),
+        };
+        self.noted(result)
+    }
+
+    fn noted<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(StoreError::Sql(cause)) = &result
+            && open::is_broken(cause)
+        {
+            guard(&self.inner.health).is_broken = true;
+        }
+        result
+    }
+
+    fn is_closed(&self) -> StoreError {
+        StoreError::Closed {
+            path: self.inner.path.clone(),
+            problem: guard(&self.inner.health).problem.clone(),
+        }
     }
 }
 
 /// A thread that panicked while it held a connection left no transaction open:
 /// dropping one rolls it back. So the connection is good to use.
-fn guard(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
-    connection.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn advance(connection: &Connection, name: &str, seq: Seq) -> Result<(), StoreError> {
-    connection
-        .prepare_cached(
-            "INSERT INTO sinks (name, cursor) VALUES (?1, ?2)
-             ON CONFLICT (name) DO UPDATE SET cursor = max(cursor, excluded.cursor)",
-        )?
-        .execute(params![name, seq])?;
-    Ok(())
-}
-
-/// Inserts an alert, unless it is there already; gives its number.
-fn insert(transaction: &rusqlite::Transaction<'_>, event: &Event) -> Result<Seq, StoreError> {
-    let Body::Alert(alert) = &event.body else {
-        return Err(StoreError::NotAnAlert(event.body.kind()));
-    };
-    let json = serde_json::to_string(event).map_err(StoreError::Json)?;
-    let known: Option<(Seq, String)> = transaction
-        .prepare_cached("SELECT seq, json FROM alerts WHERE id = ?1")?
-        .query_row([&*event.id], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    if let Some((seq, stored)) = known {
-        return if stored == json {
-            Ok(seq)
-        } else {
-            Err(StoreError::IdTaken(event.id.to_string()))
-        };
-    }
-    transaction
-        .prepare_cached(
-            "INSERT INTO alerts (id, time_ns, incident, revision, rule, severity, json)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        )?
-        .execute(params![
-            &*event.id,
-            i64::try_from(event.time.0).unwrap_or(i64::MAX),
-            alert.incident,
-            alert.revision,
-            &*alert.rule,
-            alert.severity.name(),
-            json,
-        ])?;
-    Ok(transaction.last_insert_rowid())
+fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

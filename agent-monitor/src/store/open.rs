@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _};
 
-use super::{MAX_BYTES, Seq, StoreError};
+use super::retention::{Limits, bound};
+use super::write::keep_newest;
+use super::{Seq, StoreError};
 
 /// `MIGRATIONS[n]` takes a database from version n to n + 1; `PRAGMA
 /// user_version` says where one is. Entries are never changed, only added.
@@ -41,7 +43,24 @@ const MIGRATIONS: &[&str] = &[
 ",
     // To find the newest revision of each incident.
     "CREATE INDEX alerts_by_incident ON alerts (incident, seq);",
+    // Events, numbered like alerts: the newest number is kept where AUTOINCREMENT keeps it.
+    "
+    CREATE TABLE events (
+        seq INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        time_ns INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        json TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX events_by_time ON events (time_ns);
+    CREATE INDEX alerts_by_time ON alerts (time_ns);
+    ALTER TABLE dead_letters ADD COLUMN kind TEXT NOT NULL DEFAULT 'alert';
+    INSERT INTO sqlite_sequence (name, seq)
+        SELECT 'alerts', 0 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'alerts');
+",
 ];
+/// Most bytes of WAL that stay on the disk once it has been written back.
+const WAL_BYTES: i64 = 64 << 20;
 
 /// How long to wait for another process, such as a person's `sqlite3`, to let go.
 const BUSY: Duration = Duration::from_secs(5);
@@ -83,22 +102,53 @@ pub(super) fn lock(path: &Path) -> Result<Lock, StoreError> {
     }
 }
 
-/// Opens, checks and migrates; the caller holds the lock.
-pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
-    match try_open(path) {
-        Err(StoreError::Prepare { cause, .. }) if is_corrupt(&cause) => {
-            let aside = move_aside(path)?;
-            tracing::error!(
-                store = %path.display(),
-                moved_to = %aside.display(),
-                error = %cause,
-                "the store is corrupt: it was moved aside and a new one begun; alerts in it that \
-                 were not delivered yet will not be; `sqlite3 FILE .recover` shows what is left"
+/// A database that was opened.
+pub(super) struct Opened {
+    pub writer: Connection,
+    /// The newest number ever given.
+    pub newest: Seq,
+    /// What was moved aside, in sentences.
+    pub notices: Vec<String>,
+}
+
+/// Opens, checks and migrates; the caller holds the lock. Numbers go on after `newest`,
+/// or after what the database says.
+pub(super) fn open(path: &Path, newest: Seq, limits: &Limits) -> Result<Opened, StoreError> {
+    let mut notices = Vec::new();
+    let (writer, before) = match try_open(path, limits) {
+        Ok(writer) => (writer, newest),
+        Err(Refusal::Other(error)) => return Err(error),
+        Err(refusal) => {
+            let before = salvage(path).unwrap_or(0).max(newest);
+            let aside = move_aside(path, &refusal)?;
+            let notice = format!(
+                "the store {} {refusal}: it was moved aside to {} and a new one begun; alerts in \
+                 it that were not delivered yet will not be",
+                path.display(),
+                aside.display()
             );
-            try_open(path)
+            tracing::error!("{notice}; `sqlite3 FILE .recover` shows what is in a corrupt one");
+            notices.push(notice);
+            let again = try_open(path, limits).map_err(|refusal| match refusal {
+                Refusal::Other(error) => error,
+                still => StoreError::Closed {
+                    path: path.to_owned(),
+                    problem: format!("a new database {still}"),
+                },
+            });
+            (again?, before)
         }
-        result => result,
-    }
+    };
+    let newest = prepare(path, || {
+        let newest = stored_newest(&writer)?.max(before);
+        keep_newest(&writer, newest)?;
+        Ok(newest)
+    })?;
+    Ok(Opened {
+        writer,
+        newest,
+        notices,
+    })
 }
 
 /// A connection with the store's settings, to a database that exists.
@@ -107,23 +157,55 @@ pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
         let connection = Connection::open(path)?;
         connection.busy_timeout(BUSY)?;
         connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES, |_| Ok(()))?;
         Ok(connection)
     })
 }
 
-/// The newest number ever given, which AUTOINCREMENT keeps.
-pub(super) fn newest(connection: &Connection) -> Result<Seq, StoreError> {
-    let newest = connection
-        .query_row(
-            "SELECT seq FROM sqlite_sequence WHERE name = 'alerts'",
-            [],
-            |row| row.get(0),
-        )
-        .optional()?;
+/// The newest number ever given, kept as AUTOINCREMENT keeps it.
+fn stored_newest(connection: &Connection) -> rusqlite::Result<Seq> {
+    let sql = "SELECT seq FROM sqlite_sequence WHERE name = 'alerts'";
+    let newest = connection.query_row(sql, [], |row| row.get(0)).optional()?;
     Ok(newest.unwrap_or(0))
 }
 
-fn try_open(path: &Path) -> Result<Connection, StoreError> {
+/// The newest number in a database that cannot be used, if that much can be read.
+fn salvage(path: &Path) -> Option<Seq> {
+    let newest = stored_newest(&connect(path).ok()?).ok()?;
+    // Whatever wrote nonsense there did not count that far.
+    (0..1 << 60).contains(&newest).then_some(newest)
+}
+
+/// Why a database cannot be used.
+enum Refusal {
+    Corrupt(rusqlite::Error),
+    Newer { found: i64, known: i64 },
+    Other(StoreError),
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Corrupt(cause) => write!(f, "is corrupt ({cause})"),
+            Self::Newer { found, known } => write!(
+                f,
+                "has version {found} of a newer agent-monitor, this one knows versions up to {known}"
+            ),
+            Self::Other(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Prepare { cause, .. } if is_corrupt(&cause) => Self::Corrupt(cause),
+            other => Self::Other(other),
+        }
+    }
+}
+
+fn try_open(path: &Path, limits: &Limits) -> Result<Connection, Refusal> {
     // SQLite would make it readable for all; its WAL takes the same mode.
     private_file(path)?;
     let mut connection = connect(path)?;
@@ -132,24 +214,13 @@ fn try_open(path: &Path) -> Result<Connection, StoreError> {
         connection.pragma_query_value(None, "user_version", |row| row.get(0))
     })?;
     if found > known {
-        return Err(StoreError::Newer {
-            path: path.to_owned(),
-            found,
-            known,
-        });
+        return Err(Refusal::Newer { found, known });
     }
     prepare(path, || {
         check(&connection)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         migrate(&mut connection, found)?;
-        let page_size: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
-        // The pragma answers with the limit; never fewer pages than there are.
-        connection.pragma_update_and_check(
-            None,
-            "max_page_count",
-            MAX_BYTES / page_size,
-            |_| Ok(()),
-        )
+        bound(&connection, limits)
     })?;
     Ok(connection)
 }
@@ -183,6 +254,16 @@ fn prepare<T>(path: &Path, work: impl FnOnce() -> rusqlite::Result<T>) -> Result
     })
 }
 
+/// Whether the connection is of no more use.
+pub(super) fn is_broken(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    is_corrupt(error)
+        || matches!(
+            code,
+            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::SystemIoFailure)
+        )
+}
+
 fn is_corrupt(error: &rusqlite::Error) -> bool {
     matches!(
         error.sqlite_error_code(),
@@ -190,11 +271,15 @@ fn is_corrupt(error: &rusqlite::Error) -> bool {
     )
 }
 
-/// Renames the database and its WAL to `PATH.corrupt-TIME[-wal]`. The WAL goes
-/// first: left beside a new database, it would be replayed into it.
-fn move_aside(path: &Path) -> Result<PathBuf, StoreError> {
+/// Renames the database and its WAL to `PATH.corrupt-TIME[-wal]`, or `PATH.newer-TIME`. The
+/// WAL goes first: left beside a new database, it would be replayed into it.
+fn move_aside(path: &Path, refusal: &Refusal) -> Result<PathBuf, StoreError> {
     let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%.9fZ");
-    let aside = beside(path, &format!(".corrupt-{time}"));
+    let word = match refusal {
+        Refusal::Newer { .. } => "newer",
+        _ => "corrupt",
+    };
+    let aside = beside(path, &format!(".{word}-{time}"));
     for suffix in ["-wal", "-shm", ""] {
         let from = beside(path, suffix);
         match std::fs::rename(&from, beside(&aside, suffix)) {
@@ -234,7 +319,9 @@ mod tests {
     #[test]
     fn writes_are_synced_and_the_size_is_bounded() {
         let folder = tempfile::tempdir().unwrap();
-        let connection = open(&folder.path().join("store.db")).unwrap();
+        let limits = Limits::default();
+        let opened = open(&folder.path().join("store.db"), 0, &limits).unwrap();
+        let connection = opened.writer;
         let pragma = |name: &str| -> String {
             connection
                 .pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))
@@ -246,7 +333,7 @@ mod tests {
         assert_eq!(pragma("page_size"), "Integer(4096)");
         assert_eq!(
             pragma("max_page_count"),
-            format!("Integer({})", MAX_BYTES / 4096)
+            format!("Integer({})", limits.max_bytes / 4096)
         );
     }
     #[test]
