@@ -34,6 +34,19 @@ struct Capture {
     lacks: BTreeSet<String>,
     #[serde(default)]
     why: String,
+    live: Option<BTreeSet<String>>,
+}
+
+impl Capture {
+    /// Its packets.
+    fn packets(&self) -> PathBuf {
+        dir().join(format!("{}.pcap.gz", self.name))
+    }
+
+    /// What the kernel told of the same run.
+    fn recording(&self) -> PathBuf {
+        dir().join(format!("{}.agmr.gz", self.name))
+    }
 }
 
 fn dir() -> PathBuf {
@@ -48,21 +61,19 @@ fn captures() -> Vec<Capture> {
 
 /// Alerts above `info`: each rule's last grade, and how many nanoseconds after the
 /// last event that it names it was raised to that.
-fn seen(capture: &Capture) -> BTreeMap<String, (String, u64)> {
-    let name = &capture.name;
-    let path = dir().join(name).with_extension("pcap.gz");
+fn seen(capture: &Capture, path: &Path) -> BTreeMap<String, (String, u64)> {
     let nets = capture.agent_nets.iter();
     let options = Options {
         agent_nets: (nets.map(|net| net.parse().expect("a network"))).collect(),
         ..Options::default()
     };
     let (mut seen, mut times) = (BTreeMap::new(), BTreeMap::new());
-    replay_with(&path, 0, &options, |event| {
+    replay_with(path, 0, &options, |event| {
         times.insert(event.id.clone(), event.time.0);
         if let Body::Alert(alert) = &event.body
             && alert.severity > Severity::Info
         {
-            assert_eq!(alert.coverage, "complete", "{name}");
+            assert_eq!(alert.coverage, "complete", "{path:?}");
             let grade = serde_json::json!([alert.severity, alert.confidence]);
             let words = [&grade[0], &grade[1]].map(|word| word.as_str().unwrap_or_default());
             let named = alert.events.iter().filter_map(|id| times.get(id)).max();
@@ -95,11 +106,18 @@ fn every_capture_raises_what_it_has_to_and_ordinary_work_raises_nothing() {
             expect,
             lacks,
             why,
+            live,
             ..
         } = &capture;
         assert!(lacks.is_subset(expect), "{name} lacks what is not expected");
         assert_eq!(lacks.is_empty(), why.is_empty(), "{name} says why");
-        let seen = in_words(&seen(&capture));
+        if let Some(live) = live {
+            let seen = in_words(&seen(&capture, &capture.recording()));
+            if seen != *live {
+                wrong.push(format!("{name}: {live:?} live, {seen:?} seen"));
+            }
+        }
+        let seen = in_words(&seen(&capture, &capture.packets()));
         if seen != expect - lacks {
             wrong.push(format!(
                 "{name}: {expect:?} without {lacks:?}, {seen:?} seen"
@@ -111,14 +129,18 @@ fn every_capture_raises_what_it_has_to_and_ordinary_work_raises_nothing() {
 
 #[test]
 fn every_capture_is_listed_and_small() {
-    let listed: BTreeSet<String> = captures().into_iter().map(|it| it.name).collect();
+    let mut listed = BTreeSet::new();
+    for capture in captures() {
+        listed.insert(capture.packets());
+        listed.extend(capture.live.as_ref().map(|_| capture.recording()));
+    }
     let mut there = BTreeSet::new();
     for entry in fs::read_dir(dir()).expect("it can be listed") {
-        let entry = entry.expect("it can be listed");
-        if let Some(name) = entry.file_name().to_string_lossy().strip_suffix(".pcap.gz") {
-            there.insert(name.to_owned());
-            let size = entry.metadata().expect("it is there").len();
-            assert!(size <= 100 << 10, "{name} has {size} bytes");
+        let path = entry.expect("it can be listed").path();
+        if path.extension().is_some_and(|it| it == "gz") {
+            let size = fs::metadata(&path).expect("it is there").len();
+            assert!(size <= 100 << 10, "{path:?} has {size} bytes");
+            there.insert(path);
         }
     }
     assert_eq!(there, listed);
@@ -130,7 +152,7 @@ fn the_table_in_the_documentation_is_what_is_seen() {
         "| scenario | tool | what it does | expected | seen | proof to alert |\n|---|---|---|---|---|---|\n",
     );
     for capture in captures() {
-        let seen = seen(&capture);
+        let seen = seen(&capture, &capture.packets());
         let after = seen.values().map(|(_, after)| after).max();
         let after = after.map_or("–".to_owned(), |after| {
             format!("{:.0} ms", *after as f64 / 1e6)
@@ -141,11 +163,15 @@ fn the_table_in_the_documentation_is_what_is_seen() {
             command,
             expect,
             why,
+            live,
             ..
         } = &capture;
         let (expect, mut seen) = (or_none(expect), or_none(&in_words(&seen)));
         if !why.is_empty() {
             write!(seen, " ({why})").expect("a String takes all");
+        }
+        if let Some(live) = live {
+            write!(seen, "; live {}", or_none(live)).expect("a String takes all");
         }
         writeln!(
             table,

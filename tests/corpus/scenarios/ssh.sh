@@ -52,12 +52,14 @@ paramiko_reverse() {
     serve_inside - /usr/bin/python3 "$here/paramiko_reverse.py" "$server" "$work/ssh/key"
     visit
 }
-asyncssh_reverse() {
+asyncssh_with() { # COMPRESSION
     sshd
     inside_web
-    serve_inside - /usr/bin/python3 "$here/asyncssh_reverse.py" "$server" "$work/ssh/key"
+    serve_inside - /usr/bin/python3 "$here/asyncssh_reverse.py" "$server" "$work/ssh/key" "$1"
     visit
 }
+asyncssh_reverse() { asyncssh_with none; }
+asyncssh_compressed() { asyncssh_with default; }
 # A proxy of the server's network that lets CONNECT through to port 22.
 http_proxy() {
     printf 'Port 8888\nListen %s\nTimeout 60\nLogLevel Error\nConnectPort 22\n' "$server" >"$work/tinyproxy"
