@@ -155,6 +155,7 @@ fn what_only_resembles_a_relay_raises_nothing() {
         "http_forward_proxy",
         "port_forward",
         "db_app",
+        "peer_fan_out",
     ] {
         assert_eq!(alerts(name), told(&[]), "{name}");
     }

@@ -1,9 +1,9 @@
-//! `cargo xtask bench`: every line of the table of budgets, measured.
+//! `cargo xtask bench`: every line of the table of budgets, measured, and rules
+//! beside other engines.
 
-use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::setup::{self, cargo};
 use crate::{is_root, root, step};
@@ -16,11 +16,11 @@ pub struct Options {
     quick: bool,
 }
 
-/// Sets up, builds and becomes the benchmark, whose exit code is then this
-/// process's: 0 only when every budget is met.
+/// Sets up, builds and runs both benchmarks: that of rules is a program of its own,
+/// so that the engines it compares with stay out of the other.
 ///
 /// # Errors
-/// When setup or the build fails.
+/// When setup or a build fails, or a budget is not met.
 pub fn run(options: &Options) -> Result<()> {
     ensure!(
         is_root(),
@@ -43,11 +43,36 @@ pub fn run(options: &Options) -> Result<()> {
         "building agent-monitor and the benchmark for release",
         &mut build,
     )?;
-    let program = root().join("target/release/bench");
-    let mut bench = Command::new(&program);
-    bench.current_dir(root());
+    let mut build = rules();
+    build.arg("--no-run");
+    step::run("bench-rules", "building the benchmark of rules", &mut build)?;
+    let mut rules = rules();
+    let mut bench = Command::new(root().join("target/release/bench"));
     if options.quick {
         bench.arg("--quick");
     }
-    Err(bench.exec()).with_context(|| format!("cannot start {}", program.display()))
+    // Both, so that what one misses does not hide what the other does.
+    let mut missed = Vec::new();
+    for (what, command) in [("rules", &mut rules), ("agent-monitor", &mut bench)] {
+        let status = command.current_dir(root()).status();
+        let status = status.with_context(|| format!("cannot start the benchmark of {what}"))?;
+        if !status.success() {
+            missed.push(what);
+        }
+    }
+    if !missed.is_empty() {
+        bail!("not met, or not measured: {}", missed.join(", "));
+    }
+    Ok(())
+}
+
+fn rules() -> Command {
+    let mut command = cargo();
+    command.args([
+        "bench",
+        "--quiet",
+        "--locked",
+        "--package=agent-monitor-rules-bench",
+    ]);
+    command
 }

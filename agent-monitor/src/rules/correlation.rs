@@ -95,11 +95,7 @@ impl Correlation {
         let mut found = Vec::new();
         for item in named.items() {
             let name = item.text().unwrap_or_default();
-            let rule = rules.iter().find(|rule| {
-                &*rule.id == name
-                    || rule.uuid.as_deref() == Some(name)
-                    || rule.name.as_deref() == Some(name)
-            });
+            let rule = rules.iter().find(|rule| rule.is_called(name));
             match rule.map(|rule| (rule, &rule.what)) {
                 Some((rule, What::Event { kind, .. })) => found.push((rule.id.clone(), *kind)),
                 Some((rule, What::Detector(..))) => found.push((rule.id.clone(), FINDING)),

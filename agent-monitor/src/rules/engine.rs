@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::correlation::{Correlation, State, group};
 use super::exceptions::Deed;
+use super::fields;
 use super::rule::{Rule, What};
 use super::set::RuleSet;
 use super::summary::Summary;
@@ -14,7 +15,7 @@ use crate::detect::{Detector, Finding, Subject};
 use crate::event::{Address, Agent, Alert, Body, Event, Timestamp};
 
 /// Fields of an event that evidence shows.
-const MAX_SHOWN: usize = 8;
+const MAX_SHOWN: usize = 12;
 
 /// A rule that matched.
 #[derive(Debug)]
@@ -330,14 +331,18 @@ fn subject(rule: &Rule, event: &Event) -> Subject {
     }
 }
 
-/// The fields that the summary names and that the rule asks for, as the event has them.
+/// The fields that the summary names and that the rule asks for, and which flow it
+/// is about, as the event has them.
 fn evidence(rule: &Rule, stage: usize, event: &Event) -> Vec<String> {
-    let What::Event { shown, .. } = &rule.what else {
+    let What::Event { kind, shown, .. } = &rule.what else {
         return Vec::new();
     };
     let named = rule.stages[stage].summary.iter().flat_map(Summary::fields);
     let mut lines = Vec::new();
-    for field in named.chain(shown.iter().copied()) {
+    for field in named
+        .chain(shown.iter().copied())
+        .chain(fields::of_flow(kind))
+    {
         let Some(value) = field.show(event) else {
             continue;
         };

@@ -68,6 +68,25 @@ pub fn of_kind(kind: &str) -> impl Iterator<Item = &'static Field> {
         .filter(move |field| field.kind.is_none_or(|its| its == kind))
 }
 
+/// What tells one flow from another, and whom it is with, in events that are about one.
+pub fn of_flow(kind: &str) -> impl Iterator<Item = &'static Field> {
+    const LEAVES: &[&str] = &[
+        "flow",
+        "transport",
+        "local.ip",
+        "local.port",
+        "remote.ip",
+        "remote.port",
+        "server_name",
+    ];
+    of_kind(kind).filter(|field| {
+        let path = field
+            .kind
+            .and_then(|kind| field.path.strip_prefix(kind)?.strip_prefix('.'));
+        path.is_some_and(|path| LEAVES.contains(&path))
+    })
+}
+
 /// The field at `path` in events of a kind.
 ///
 /// # Errors

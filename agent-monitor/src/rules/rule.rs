@@ -159,6 +159,15 @@ impl Rule {
         self.exceptions.iter().any(|it| it.covers(deed))
     }
 
+    /// Whether correlations may call it so: by id, UUID or name.
+    pub fn is_called(&self, name: &str) -> bool {
+        &*self.id == name
+            || [&self.uuid, &self.name]
+                .into_iter()
+                .flatten()
+                .any(|it| it == name)
+    }
+
     /// Whether it is of the pack in the program, which has no files beside it.
     pub fn is_built_in(&self) -> bool {
         super::pack::is_of_pack(&self.source)

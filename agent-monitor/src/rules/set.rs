@@ -294,6 +294,9 @@ impl Loader {
             }
         }
         for document in documents.iter().filter(is_correlation) {
+            if self.leaves_out(document) {
+                continue;
+            }
             if let Some(rule) = self.correlation(document, context) {
                 self.add(rule, document);
             }
@@ -320,12 +323,34 @@ impl Loader {
                 .collect(),
             Err(reasons) => reasons,
         };
-        let title = document.node.get("title").and_then(Node::text);
-        self.unmapped.push(Unmapped {
-            file: document.source.path().display().to_string(),
-            title: title.unwrap_or_default().to_owned(),
-            reasons,
-        });
+        let left_out = Unmapped::new(&document.node, document.source, reasons);
+        self.unmapped.push(left_out);
+    }
+
+    /// Whether a correlation counts a rule that was left out: then it is, too.
+    fn leaves_out(&mut self, document: &Document<'_>) -> bool {
+        let rules = document
+            .node
+            .get("correlation")
+            .and_then(|it| it.get("rules"));
+        let named = rules
+            .map_or(&[][..], Node::items)
+            .iter()
+            .filter_map(Node::text);
+        let is_left_out = |name: &&str| {
+            !self.rules.iter().any(|rule| rule.is_called(name))
+                && self
+                    .unmapped
+                    .iter()
+                    .any(|it| it.names.iter().any(|known| known == name))
+        };
+        let Some(name) = named.into_iter().find(is_left_out) else {
+            return false;
+        };
+        let reasons = vec![format!("it counts {}, which was left out", quoted(name))];
+        let left_out = Unmapped::new(&document.node, document.source, reasons);
+        self.unmapped.push(left_out);
+        true
     }
 
     fn correlation(&mut self, document: &Document<'_>, context: &Context<'_>) -> Option<Rule> {

@@ -12,8 +12,24 @@ pub struct Unmapped {
     pub file: String,
     /// The rule's title.
     pub title: String,
+    /// What correlations may call it.
+    pub names: Vec<String>,
     /// Why.
     pub reasons: Vec<String>,
+}
+
+impl Unmapped {
+    /// A document that was left out.
+    pub fn new(node: &Node, source: &Source, reasons: Vec<String>) -> Self {
+        let text = |key: &str| node.get(key).and_then(Node::text).map(str::to_owned);
+        let names = [text("id"), text("name"), Some(id_of(source))];
+        Self {
+            file: source.path().display().to_string(),
+            title: text("title").unwrap_or_default(),
+            names: names.into_iter().flatten().collect(),
+            reasons,
+        }
+    }
 }
 
 /// Whether a document is written in SigmaHQ's form.
@@ -84,6 +100,7 @@ pub fn translate(node: &Node, source: &Source) -> Result<Node, Vec<String>> {
             "logsource" => translated.push((plain(key, "event"), plain(value, translation.kind))),
             "detection" => translated.push((key.clone(), translation.detection(value))),
             "id" => translated.push((plain(key, "uuid"), value.clone())),
+            name if is_custom(name) => {}
             _ => translated.push((key.clone(), value.clone())),
         }
     }
@@ -101,6 +118,43 @@ pub fn translate(node: &Node, source: &Source) -> Result<Node, Vec<String>> {
     } else {
         Err(translation.reasons)
     }
+}
+
+/// Members of a rule that may stand in one of SigmaHQ's form, too.
+const MEMBERS: &[&str] = &[
+    "title",
+    "name",
+    "status",
+    "description",
+    "references",
+    "author",
+    "date",
+    "modified",
+    "license",
+    "related",
+    "fields",
+    "taxonomy",
+    "scope",
+    "tags",
+    "level",
+    "falsepositives",
+    "confidence",
+    "summary",
+    "incident",
+    "stages",
+    "exceptions",
+    "enabled",
+    "tests",
+    "action",
+];
+
+/// Sigma lets a rule have members of anybody's own, which say nothing here; what is a
+/// slip away from a known one is not meant to be one.
+fn is_custom(name: &str) -> bool {
+    let slips = if name.len() > 6 { 2 } else { 1 };
+    !MEMBERS
+        .iter()
+        .any(|known| strsim::osa_distance(known, name) <= slips)
 }
 
 /// SigmaHQ names files like `proc_creation_lnx_base64_decode.yml`.

@@ -348,3 +348,26 @@ fn what_shows_a_match_is_in_the_alert() {
     );
     assert_eq!(own.events, ["test-3".into()]);
 }
+
+#[test]
+fn an_alert_about_a_flow_says_which_it_is_and_with_whom() {
+    let text = of_kind("flow", "x", "{flow.bytes_out|gt: 5}");
+    let set = compile(&[("x.yaml", &text)]).expect("it is valid");
+    let mut sightings = Vec::new();
+    let flow = "{flow: {flow: 1-2, state: update, bytes_out: 9, server_name: x.example, \
+                local: {ip: 10.0.0.2, port: 4000}, remote: {ip: 192.0.2.7, port: 443}}}";
+    Engine::new(set).event(&event(flow, 3), &mut sightings);
+    assert_eq!(
+        sightings[0].evidence,
+        [
+            "flow.bytes_out: 9",
+            "flow.flow: 1-2",
+            "flow.transport: tcp",
+            "flow.local.ip: 10.0.0.2",
+            "flow.local.port: 4000",
+            "flow.remote.ip: 192.0.2.7",
+            "flow.remote.port: 443",
+            "flow.server_name: x.example",
+        ]
+    );
+}

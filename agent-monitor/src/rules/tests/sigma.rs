@@ -141,3 +141,39 @@ fn what_has_no_counterpart_is_left_out_with_every_reason_and_nothing_else_is() {
     );
     assert!(set(&keywords).unmapped()[0].reasons[0].contains("keywords without a field"));
 }
+
+#[test]
+fn members_of_somebody_s_own_are_ignored_and_misspelt_ones_are_not() {
+    let detection = "selection:\n        Image|endswith: /x\n    condition: selection";
+    let text = sigma(PROCESS, detection);
+    let own = text.clone() + "regression_tests_path: data/x\nsimulation:\n  - {type: y}\n";
+    assert_eq!(set(&own).unmapped(), []);
+    let misspelt = set(&(text + "exeptions: [{agent: 'docker:x'}]\n"));
+    let reasons = &misspelt.unmapped()[0].reasons;
+    assert!(reasons[0].contains("no member `exeptions`"), "{reasons:?}");
+}
+
+#[test]
+fn a_correlation_of_what_was_left_out_is_left_out_too() {
+    let base = sigma(
+        PROCESS,
+        "selection:\n        CurrentDirectory: /tmp\n    condition: selection",
+    );
+    let named = base.replace("title: A rule", "title: A rule\nname: in_tmp");
+    for name in ["in_tmp", "7e4c1b5a-9d0e-4c5e-8a51-000000000001"] {
+        let correlation = format!(
+            "---\ntitle: Often\nid: 7e4c1b5a-9d0e-4c5e-8a51-000000000002\nlevel: high\ncorrelation:\n    \
+             type: event_count\n    rules: [{name}]\n    group-by: [process.uid]\n    timespan: 1m\n    \
+             condition: {{gte: 5}}\n"
+        );
+        let set = set(&(named.clone() + &correlation));
+        let [_, left_out] = set.unmapped() else {
+            panic!("{:?}", set.unmapped());
+        };
+        assert_eq!(left_out.title, "Often");
+        assert_eq!(
+            left_out.reasons,
+            [format!("it counts `{name}`, which was left out")]
+        );
+    }
+}
