@@ -309,6 +309,30 @@ mod tests {
     }
 
     #[test]
+    fn evidence_names_coin_login_program_and_pool() {
+        let said = Fact {
+            coin: Some("Monero"),
+            identity: Some("44AFFq5kSiGB…XVg9vLAx8vJ4".to_owned()),
+            agent: Some("XMRig/6.21.0".to_owned()),
+            pool: Some("pool.example:3333".to_owned()),
+            ..fact(Initiator, false, Strong)
+        };
+        let mut flow = Flow::unknown(7);
+        flow.server_name = Some("carrier.example".into());
+        let found = Mining::default().message(&flow, &said, None, 0);
+        let evidence = found.expect("a miner speaks").evidence;
+        for line in [
+            "coin: Monero",
+            "login: 44AFFq5kSiGB…XVg9vLAx8vJ4",
+            "mining program: XMRig/6.21.0",
+            "pool, by the miner's words: pool.example:3333",
+            "server name: carrier.example",
+        ] {
+            assert!(evidence.iter().any(|it| it == line), "{line}: {evidence:?}");
+        }
+    }
+
+    #[test]
     fn evidence_holds_at_most_256_bytes_of_payload() {
         let mut mining = Mining::default();
         let said = [fact(Initiator, false, Strong), fact(Responder, true, Proof)];

@@ -254,6 +254,23 @@ fn mining_with_a_node_is_told_by_what_is_asked_and_answered() {
 }
 
 #[test]
+fn a_miner_that_asks_a_node_for_its_height_is_told() {
+    let asked = |path: &str, agent: &str| {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: node.example\r\nUser-Agent: {agent}");
+        let facts = mining(run(&[(Initiator, &message(&head, ""))]).0);
+        facts.into_iter().map(|fact| fact.message).next()
+    };
+    let xmrig = "XMRig/6.21.0 (Linux x86_64) libuv/1.44.2 gcc/12.2.0";
+    assert_eq!(asked("/getheight", xmrig).as_deref(), Some("/getheight"));
+    assert_eq!(
+        asked("/getinfo", "xmrig-mo/6.20").as_deref(),
+        Some("/getinfo")
+    );
+    assert_eq!(asked("/getheight", "monero-wallet"), None);
+    assert_eq!(asked("/2/summary", xmrig), None);
+}
+
+#[test]
 fn what_else_is_asked_of_nodes_is_no_mining() {
     for body in [
         r#"{"id":1,"method":"eth_blockNumber","params":[]}"#,

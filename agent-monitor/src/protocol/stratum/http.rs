@@ -10,6 +10,8 @@ use super::message::{Asked, eth_proxy};
 use super::shape::{is_accepted, is_eth_work, is_hex, name, object, text};
 use super::{Meaning, Side, Weight};
 
+/// What XMRig asks of a node with GET (`DaemonClient`, src/base/net/stratum).
+const HEIGHT: [&str; 2] = ["/getheight", "/getinfo"];
 /// Requests remembered until they are answered.
 const WAITING_MAX: usize = 64;
 
@@ -42,10 +44,18 @@ impl OverHttp {
     ) -> Option<super::super::Fact> {
         self.agent = request.agent.as_deref().map(name);
         self.pool = request.host.clone();
-        if !request.mining_extensions {
-            return None;
-        }
-        let meaning = Meaning::new(false, Weight::Strong, "getwork", "X-Mining-Extensions");
+        let meaning = if request.mining_extensions {
+            Meaning::new(false, Weight::Strong, "getwork", "X-Mining-Extensions")
+        } else {
+            // XMRig asks a node for its height, over and over. So do wallets, which
+            // do not call themselves a miner.
+            let path = request.path();
+            let is_miner = self.agent.as_deref().is_some_and(is_xmrig);
+            let asked = HEIGHT.iter().find(|it| is_miner && it.as_bytes() == path)?;
+            let mut meaning = Meaning::new(false, Weight::Strong, "getblocktemplate", asked);
+            meaning.coin = Some("Monero and its kin");
+            meaning
+        };
         Some(self.fact(meaning, side, head))
     }
 
@@ -119,6 +129,12 @@ impl OverHttp {
         }
         super::super::Fact::Mining(meaning.into_fact(side, true, bytes))
     }
+}
+
+/// Whether a program calls itself XMRig, or one made from it (`APP_ID`, src/version.h).
+fn is_xmrig(agent: &str) -> bool {
+    let name = agent.split('/').next().unwrap_or_default();
+    name.to_ascii_lowercase().starts_with("xmrig")
 }
 
 /// What a node's answer means.

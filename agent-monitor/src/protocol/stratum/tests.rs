@@ -79,8 +79,41 @@ const SESSIONS: &[&str] = &[
     "xmrig",
     "xmrig-old",
     "eth-proxy",
+    "eth-stratum-1",
     "eth-stratum-2",
+    "nicehash",
+    "browser",
 ];
+
+#[test]
+fn every_session_tells_dialect_and_what_else_it_says_of_the_miner() {
+    let monero = Some("Monero and its kin");
+    let ethash = Some("Ethereum's kin (Ethash)");
+    for (name, dialect, coin, agent) in [
+        (
+            "eth-stratum-1",
+            "stratum-eth1",
+            ethash,
+            Some("lolMiner 1.88"),
+        ),
+        ("nicehash", "stratum-v1", None, Some("NiceHash/1.0.0")),
+        ("browser", "browser", monero, None),
+    ] {
+        let session = session(name);
+        let (facts, _) = run(&borrowed(&session));
+        let first = &facts[0];
+        assert_eq!(
+            (first.dialect, first.coin, first.agent.as_deref()),
+            (dialect, coin, agent),
+            "{name}"
+        );
+        let who = facts.iter().find_map(|fact| fact.identity.as_deref());
+        assert!(
+            who.is_some_and(|who| who.chars().count() <= 25),
+            "{name}: {who:?}"
+        );
+    }
+}
 
 #[test]
 fn every_session_has_the_miners_word_and_the_pools() {
