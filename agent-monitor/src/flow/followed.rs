@@ -165,6 +165,8 @@ impl Followed {
             Wants::Nothing => 0,
             Wants::All => u32::MAX,
             Wants::Bytes if !spent => self.base.saturating_add(window),
+            // What is in clear before sizes are all there is to see.
+            Wants::Segments => self.base.saturating_add(HEAD_CAP),
             _ if self.base > 0 => 0,
             _ => HEAD_CAP,
         };

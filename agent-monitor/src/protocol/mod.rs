@@ -9,7 +9,7 @@
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
-mod captured;
+pub(crate) mod captured;
 pub mod datagram;
 pub mod dns;
 pub mod http;

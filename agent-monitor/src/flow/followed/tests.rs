@@ -6,6 +6,7 @@ use super::super::Table;
 use super::*;
 use crate::decode::{Body, Closed, Head, ProcessKey};
 use crate::event::{Address, Outcome};
+use crate::protocol::captured::session;
 
 const FLOW: FlowId = FlowId {
     cookie: 1,
@@ -14,6 +15,8 @@ const FLOW: FlowId = FlowId {
 const SUBSCRIBE: &[u8] = b"{\"id\":1,\"method\":\"mining.subscribe\",\"params\":[]}\n";
 const NOTIFY: &[u8] = b"{\"id\":null,\"method\":\"mining.notify\",\"params\":[]}\n";
 const MS: u64 = 1_000_000;
+/// Bytes of a segment on Ethernet.
+const MSS: usize = 1448;
 
 /// A flow of an agent that connected, and what became of it.
 #[derive(Default)]
@@ -22,6 +25,8 @@ struct Rig {
     now: u64,
     changes: Vec<String>,
     sent: [u32; 2],
+    /// What the kernel was told of the flow.
+    control: Option<FlowControl>,
 }
 
 impl Rig {
@@ -90,6 +95,43 @@ impl Rig {
         self.sent[index(way)] += data.len() as u32;
     }
 
+    /// What one side sent at once, as the kernel cuts and captures it: as many bytes
+    /// as it was told to, and beyond them sizes if they are asked for.
+    fn send(&mut self, way: Way, data: &[u8]) {
+        for segment in data.chunks(MSS) {
+            for wish in std::mem::take(&mut self.table.steering) {
+                self.control = wish.control.or(self.control);
+            }
+            let control = self.control.unwrap_or(FlowControl {
+                head_cap: HEAD_CAP,
+                flags: 0,
+            });
+            let (offset, bytes) = (self.sent[index(way)], segment.len() as u32);
+            let room = control.head_cap.saturating_sub(offset).min(bytes) as usize;
+            if room > 0 {
+                self.take(Body::Head(Head {
+                    flow: FLOW,
+                    local: address(9),
+                    remote: address(443),
+                    way,
+                    protocol: 6,
+                    offset,
+                    segment_left: bytes,
+                    flags: 0,
+                    data: Bytes::copy_from_slice(&segment[..room]),
+                }));
+            } else if control.flags & FLOW_SEGMENTS != 0 {
+                self.take(Body::Segment {
+                    flow: FLOW,
+                    way,
+                    offset,
+                    bytes,
+                });
+            }
+            self.sent[index(way)] += bytes;
+        }
+    }
+
     fn cap(&mut self) -> Option<u32> {
         let wishes = std::mem::take(&mut self.table.steering);
         wishes.last()?.control.map(|control| control.head_cap)
@@ -108,6 +150,28 @@ fn address(port: u16) -> Address {
     Address {
         ip: [203, 0, 113, 1].into(),
         port,
+    }
+}
+
+#[test]
+fn a_reverse_tunnel_behind_a_proxy_is_told_with_what_the_kernel_sends() {
+    for name in ["carried/ssh-connect", "carried/ssh-websocket"] {
+        let mut rig = Rig::new();
+        for (side, bytes) in session(name) {
+            let way = match side {
+                Side::Initiator => Way::Out,
+                Side::Responder => Way::In,
+            };
+            rig.now += MS;
+            rig.send(way, &bytes);
+        }
+        assert_eq!(rig.protocol(), Some("ssh"), "{name}");
+        assert!(rig.has("asked for a reverse forward"), "{name}");
+        assert!(rig.has("came in through the forward"), "{name}");
+        let fingerprints = rig.table.get(FLOW).map(|flow| flow.fingerprints.clone());
+        let hassh = fingerprints.and_then(|it| it.hassh);
+        let default = "472b5de333ad665af5cbf10ff892c4df";
+        assert_eq!(hassh.as_deref(), Some(default), "{name}");
     }
 }
 
