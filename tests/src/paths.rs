@@ -24,6 +24,11 @@ pub fn scenarios() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios")
 }
 
+/// `tests/data` on the host: sessions and captures.
+pub fn data() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data")
+}
+
 /// The directory with the workspace's compiled programs, next to the running one.
 ///
 /// # Errors

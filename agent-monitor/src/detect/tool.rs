@@ -28,13 +28,15 @@ pub fn recognised(
     }
     let (tool, evidence) = match fact {
         Fact::Tool(fact) if fact.bytes.is_empty() => (fact.tool, vec![fact.in_words()]),
-        Fact::Tool(fact) => (
-            fact.tool,
-            vec![
-                format!("{}: {}", fact.in_words(), bytes::text(&fact.bytes)),
-                bytes::hex(&fact.bytes),
-            ],
-        ),
+        Fact::Tool(fact) => (fact.tool, {
+            let mut words = fact.in_words();
+            // Of binary messages text shows nothing.
+            let shown = fact.bytes.iter().filter(|byte| byte.is_ascii_graphic());
+            if shown.count() * 2 > fact.bytes.len() {
+                words += &format!(": {}", bytes::text(&fact.bytes));
+            }
+            vec![words, bytes::hex(&fact.bytes)]
+        }),
         // SSH asks for no name: what the agent's resolver was asked has to do.
         Fact::Ssh(ssh::Fact::Banner {
             side: Side::Responder,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use agent_monitor_common::event::FlowId;
 
 use super::relay::{Cause, End, Risen};
-use super::{Detector, Finding, Setting, Settings, Subject};
+use super::{Detector, Finding, Setting, Settings, Subject, who};
 use crate::decode::{ProcessKey, Way};
 use crate::event::Process;
 use crate::flow::Flow;
@@ -119,11 +119,17 @@ pub fn on_wire(
             ),
             format!("SSH record sizes to {remote}: {shown_by}"),
         ),
+        ssh::Fact::ForwardedOpen { shown_by, .. } => (
+            format!(
+                "{} let a connection in from {remote} through a reverse forward over SSH",
+                who(process)
+            ),
+            format!("SSH record sizes to {remote}: {shown_by}"),
+        ),
         // Whoever is at the other end gets a session inside, or forwards. That it
         // is the agent that connected is what a reverse tunnel is for.
         ssh::Fact::Kex {
             client: Side::Responder,
-            hassh,
             ..
         } if flow.is_outbound() => (
             format!(
@@ -132,7 +138,7 @@ pub fn on_wire(
             ),
             format!(
                 "the roles of SSH are reversed: {remote}, which was connected to, sent the key-exchange messages \
-                 of a client (HASSH {hassh}), and the agent those of a server"
+                 of a client, and the agent those of a server"
             ),
         ),
         _ => return None,
@@ -244,13 +250,6 @@ fn is_own(outside: &End, inside: &End, process: Option<&Arc<Process>>) -> bool {
     })
 }
 
-fn who(process: Option<&Arc<Process>>) -> String {
-    process.map_or_else(
-        || "a process of the agent".to_owned(),
-        |process| format!("{}[{}]", process.comm, process.pid),
-    )
-}
-
 /// The flow, the process, and the processes above it: autossh asks for what its
 /// child ssh does.
 fn subjects(key: ProcessKey, process: Option<&Arc<Process>>, flow: Option<FlowId>) -> Vec<Subject> {
@@ -344,7 +343,7 @@ mod tests {
             (found.detector.name, found.stage),
             (SSH_DETECTOR.name, WIRE_SIZES)
         );
-        assert!(found.evidence[0].contains("reversed") && found.evidence[0].contains("HASSH aa"));
+        assert!(found.evidence[0].contains("reversed"));
         assert!(on_wire(&flow, &kex(Side::Initiator), None, 0).is_none());
         // Somebody outside connects to be a server for the agent.
         flow.direction = Some(crate::event::Direction::Inbound);

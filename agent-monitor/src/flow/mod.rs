@@ -187,6 +187,16 @@ impl Flow {
         if let Some(name) = &self.server_name {
             words += &format!(", asked for as {name}");
         }
+        let known = &self.fingerprints;
+        for (what, fingerprint) in [
+            ("HASSH of the client", &known.hassh),
+            ("HASSH of the server", &known.hassh_server),
+            ("JA4", &known.ja4),
+        ] {
+            if let Some(fingerprint) = fingerprint {
+                words += &format!(", {what} {fingerprint}");
+            }
+        }
         words
     }
 

@@ -54,7 +54,11 @@ impl Fact {
 
     /// The fact in a few words.
     pub fn in_words(&self) -> String {
-        let mut words = vec!["TLS".to_owned()];
+        let transport = match self.ja4.starts_with('q') {
+            true => "QUIC",
+            false => "TLS",
+        };
+        let mut words = vec![transport.to_owned()];
         words.push(match &self.sni {
             Some(name) => format!("to {name}"),
             None => "without a server name".to_owned(),

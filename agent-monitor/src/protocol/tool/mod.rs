@@ -113,12 +113,10 @@ pub(super) fn by_dns(message: &dns::Message) -> Option<Fact> {
         hex.is_some_and(|(_, hex)| hex.starts_with("5641434b"))
     };
     let answer = message.answers.iter().find(|answer| vack(answer))?;
+    let (asked, answered) = (&question.name, &answer.data);
     asks.then(|| {
-        Fact::new(
-            "iodine",
-            "VACK as answer to a NULL question",
-            answer.data.as_bytes(),
-        )
+        let words = format!("asked for NULL {asked}, answered VACK: {answered}");
+        Fact::new("iodine", words, &[])
     })
 }
 

@@ -249,14 +249,12 @@ fn iodine_is_told_by_what_it_is_answered() {
     }
     let tools: Vec<_> = (facts.iter())
         .filter_map(|fact| match fact {
-            AnyFact::Tool(fact) => Some((fact.tool, fact.bytes.as_slice())),
+            AnyFact::Tool(fact) => Some((fact.tool, fact.shown_by.as_str())),
             _ => None,
         })
         .collect();
-    let [("iodine", bytes)] = tools[..] else {
-        panic!("{tools:?}");
-    };
-    assert!(bytes.starts_with(b"\\# 9 5641434b"), "VACK");
+    let words = "asked for NULL vaaaakaxkxi.t.example, answered VACK: \\# 9 5641434b3d8b457a00";
+    assert_eq!(tools, [("iodine", words)]);
 }
 
 #[test]
