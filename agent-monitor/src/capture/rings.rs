@@ -83,12 +83,17 @@ impl Rings {
     /// # Errors
     /// poll() failed.
     pub fn wait(&self, longest: Duration) -> io::Result<()> {
-        let lingering = boot_time().saturating_sub(self.last_taken) < LINGER_NS;
-        let timeout = if self.held.is_empty() && !lingering {
-            longest
-        } else {
-            WINDOW.min(longest)
+        let now = boot_time();
+        let timeout = match self.held.peek() {
+            // When it is due, but not for each of many that follow closely.
+            Some(Reverse(oldest)) => {
+                let due = (oldest.time + nanos(WINDOW)).saturating_sub(now);
+                Duration::from_nanos(due).clamp(WINDOW / 2, WINDOW)
+            }
+            None if now.saturating_sub(self.last_taken) < LINGER_NS => WINDOW,
+            None => longest,
         };
+        let timeout = timeout.min(longest);
         let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;
         let mut fds = [
             PollFd::from_borrowed_fd(borrow(&self.events), PollFlags::IN),
@@ -142,6 +147,7 @@ impl Rings {
     /// the time of the last that was taken from it, the lower of two: what is
     /// still in there is not much older.
     fn take_in(&mut self, most: usize) -> Option<u64> {
+        let before = self.taken;
         let mut last = [0; 2];
         let emptied = take_turns(most, |ring| match self.take_one(ring) {
             Some(time) => {
@@ -150,6 +156,9 @@ impl Rings {
             }
             None => false,
         });
+        if self.taken != before {
+            self.last_taken = boot_time();
+        }
         let left = last.into_iter().zip(emptied);
         left.filter_map(|(last, emptied)| (!emptied).then_some(last))
             .min()
