@@ -17,10 +17,12 @@ use super::judge::{Estimate, Row, Verdict};
 use super::work::{Kind, PACE, Server, Worker};
 use crate::cgroup::Cgroup;
 
-/// Rates of events that are tried, a second, the highest first.
-const RATES: [u64; 4] = [150_000, 100_000, 50_000, 25_000];
-/// What has to be kept up.
+/// What has to be kept up, events a second.
 const SUSTAINED: u64 = 100_000;
+/// Below this the monitor is of no use.
+const FAILURE: u64 = 50_000;
+/// Rates that are tried, the highest first, until nothing is lost at one.
+const RATES: [u64; 4] = [SUSTAINED, SUSTAINED * 3 / 4, FAILURE, FAILURE / 2];
 /// Flows and processes that live while memory is measured.
 const FLOWS: u64 = 10_000;
 const PROCESSES: u64 = FLOWS / 5;
@@ -88,7 +90,7 @@ fn sustained(extent: Extent) -> Result<Row> {
     let mut tried = Vec::new();
     let mut best = 0.0;
     for rate in RATES {
-        eprintln!("{rate} events a second for {} s", extent.seconds);
+        eprintln!("{rate} events a second for {} s", extent.sustained);
         let agents = Agents::new(rate / PACE)?;
         let daemon = Daemon::start()?;
         let mut workers = Vec::new();
@@ -96,7 +98,7 @@ fn sustained(extent: Extent) -> Result<Row> {
             workers.push(Worker::start(Kind::Paced, agent, port, &[])?);
         }
         let (before, lost_before) = daemon.settle()?;
-        let count = PACE * extent.seconds;
+        let count = PACE * extent.sustained;
         for worker in &mut workers {
             worker.order(count)?;
         }
@@ -124,7 +126,16 @@ fn sustained(extent: Extent) -> Result<Row> {
     } else {
         Verdict::Missed
     };
-    let figure = format!("{best:.0} events/s ({})", tried.join("; "));
+    let figure = format!(
+        "{best:.0} events/s for {} s ({}){}",
+        extent.sustained,
+        tried.join("; "),
+        if best < FAILURE as f64 * 0.99 {
+            ": a failure"
+        } else {
+            ""
+        }
+    );
     Ok(Row::new(what, budget, figure, verdict))
 }
 

@@ -17,10 +17,22 @@ use crate::cgroup::Cgroup;
 const NOTHING: [u64; 2] = [0x0000_0001_0000_00b7, 0x95];
 
 /// Cgroup hooks, by type of program and of attachment.
-const AT_CGROUPS: [(program, attach); 9] = [
+const AT_CGROUPS: [(program, attach); 12] = [
     (
         program::BPF_PROG_TYPE_CGROUP_SOCK,
         attach::BPF_CGROUP_INET_SOCK_CREATE,
+    ),
+    (
+        program::BPF_PROG_TYPE_CGROUP_SOCK,
+        attach::BPF_CGROUP_INET4_POST_BIND,
+    ),
+    (
+        program::BPF_PROG_TYPE_CGROUP_SOCK,
+        attach::BPF_CGROUP_INET6_POST_BIND,
+    ),
+    (
+        program::BPF_PROG_TYPE_CGROUP_SOCK,
+        attach::BPF_CGROUP_INET_SOCK_RELEASE,
     ),
     (
         program::BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
@@ -53,11 +65,14 @@ const AT_CGROUPS: [(program, attach); 9] = [
     ),
 ];
 
-/// Tracepoints of the life of processes.
-const TRACEPOINTS: [&str; 3] = [
+/// Tracepoints of the life of processes and cgroups.
+const TRACEPOINTS: [&str; 6] = [
     "btf_trace_sched_process_fork",
     "btf_trace_sched_process_exec",
     "btf_trace_sched_process_exit",
+    "btf_trace_cgroup_mkdir",
+    "btf_trace_cgroup_rmdir",
+    "btf_trace_cgroup_attach_task",
 ];
 
 /// They run until this is dropped.

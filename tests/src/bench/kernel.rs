@@ -1,12 +1,16 @@
 //! What the kernel counts of the programs that a process holds open.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use anyhow::{Context, Result};
+use aya::programs::loaded_programs;
 
 /// `BPF_PROG_TYPE_TRACING`, include/uapi/linux/bpf.h: programs for the whole node.
 const TRACING: u64 = 26;
+/// The iterator that the daemon runs by itself, whatever happens: its time is the
+/// daemon's own, and part of that.
+const ITERATOR: &str = "uncovered";
 
 /// Time and runs, summed over programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,19 +42,28 @@ impl Spent {
 pub struct Programs(BTreeMap<u64, (u64, Spent)>);
 
 impl Programs {
-    /// Reads them from its `fdinfo` (bpf_prog_show_fdinfo, kernel/bpf/syscall.c).
+    /// Reads them from its `fdinfo` (bpf_prog_show_fdinfo, kernel/bpf/syscall.c), but
+    /// for those that it runs itself.
     ///
     /// # Errors
     /// When the process has gone.
     pub fn of(pid: u32) -> Result<Self> {
         let dir = format!("/proc/{pid}/fdinfo");
+        let iterators: BTreeSet<u64> = loaded_programs()
+            // A program may be unloaded meanwhile.
+            .filter_map(Result::ok)
+            .filter(|program| program.name_as_str() == Some(ITERATOR))
+            .map(|program| program.id().into())
+            .collect();
         let mut found = BTreeMap::new();
         for entry in fs::read_dir(&dir).with_context(|| format!("read {dir}"))? {
             // A descriptor may be closed meanwhile.
             let Ok(text) = fs::read_to_string(entry?.path()) else {
                 continue;
             };
-            if let Some((id, kind, spent)) = program(&text) {
+            if let Some((id, kind, spent)) = program(&text)
+                && !iterators.contains(&id)
+            {
                 found.insert(id, (kind, spent));
             }
         }

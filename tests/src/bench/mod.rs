@@ -29,8 +29,10 @@ pub struct Extent {
     pub rounds: usize,
     /// By what the work of a round is divided.
     pub divisor: u64,
-    /// Seconds that the idle daemon is looked at, and that a rate is kept up.
+    /// Seconds that the idle daemon is looked at, and that files are replayed.
     pub seconds: u64,
+    /// Seconds that a rate of events has to be kept up.
+    pub sustained: u64,
     /// Proofs whose way to `tail` is timed.
     pub proofs: usize,
     /// Whether everything was measured: only then is the report kept.
@@ -43,6 +45,7 @@ impl Extent {
         rounds: 8,
         divisor: 1,
         seconds: 10,
+        sustained: 60,
         proofs: 200,
         full: true,
     };
@@ -51,6 +54,7 @@ impl Extent {
         rounds: 3,
         divisor: 4,
         seconds: 3,
+        sustained: 3,
         proofs: 50,
         full: false,
     };
