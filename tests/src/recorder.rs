@@ -11,6 +11,7 @@ use agent_monitor::commands::replay::replay;
 use agent_monitor::decode::{self, Body, Head, Record, Way};
 use agent_monitor::event::Event;
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::agent::Agent;
@@ -52,10 +53,11 @@ impl Recorder {
         let pid = i32::try_from(self.process.pid()?)?;
         kill_process(Pid::from_raw(pid).context("a pid")?, Signal::INT)?;
         self.process.finish(SOON)?;
-        let mut records = Vec::new();
+        let (mut raw, mut records) = (Vec::new(), Vec::new());
         for frame in Reader::new(BufReader::new(File::open(&self.file)?))? {
             if let Frame::Record(bytes) = frame? {
                 records.push(decode::record(&bytes)?);
+                raw.push(bytes);
             }
         }
         let mut events = Vec::new();
@@ -63,13 +65,19 @@ impl Recorder {
             events.push(event.clone());
             Ok(())
         })?;
-        Ok(Recording { records, events })
+        Ok(Recording {
+            raw,
+            records,
+            events,
+        })
     }
 }
 
 /// What a recording holds.
 #[derive(Debug)]
 pub struct Recording {
+    /// Its records, byte by byte.
+    pub raw: Vec<Bytes>,
     /// Its records.
     pub records: Vec<Record>,
     /// What follows from them.
