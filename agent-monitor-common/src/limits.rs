@@ -21,6 +21,9 @@ pub const MAX_OWNED: u32 = 16_384;
 /// Directories whose new sub-cgroups are reported.
 pub const MAX_NURSERIES: u32 = 1_024;
 
+/// Words of the map that says which cgroups are no agent's: a cache line.
+pub const OUTSIDE_PLACES: u32 = 8;
+
 /// Bytes of a process's name, with its NUL (`TASK_COMM_LEN`, linux/sched.h).
 pub const COMM_LEN: usize = 16;
 /// Bytes of argv kept from a new program; a longer argv is marked truncated.

@@ -203,6 +203,8 @@ pub struct Offsets {
     pub task_cgroups: u32,
     /// `css_set.dfl_cgrp`
     pub css_set_dfl_cgrp: u32,
+    /// `cgroup.self.serial_nr`
+    pub cgroup_serial: u32,
     /// `cgroup.kn`
     pub cgroup_kn: u32,
     /// `cgroup.root`

@@ -1,15 +1,15 @@
 //! The way up: quota, reservation, submission, and the count of what was lost.
 
 use agent_monitor_common::event::{Header, kind};
-use agent_monitor_common::limits::{FAIR_SHARE, LINGER_NS, NOTE_EVERY_NS, QUOTA_WINDOW_NS};
-use agent_monitor_common::policy::{AgentState, Class, LossReason};
-use aya_ebpf::bindings::{
-    BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE,
+use agent_monitor_common::limits::{
+    EVENTS_RING_BYTES, FAIR_SHARE, LINGER_NS, NOTE_EVERY_NS, PAYLOAD_RING_BYTES, QUOTA_WINDOW_NS,
 };
+use agent_monitor_common::policy::{AgentState, Class, LossReason};
+use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::maps::RingBuf;
 
 use crate::atomic;
-use crate::maps::{AGENTS, LAST_SENT, global};
+use crate::maps::{AGENTS, EVENTS, LAST_SENT, global};
 
 /// Adds one to a counter of a map value.
 #[inline(always)]
@@ -83,8 +83,13 @@ fn take(state: *mut AgentState, class: Class, now: u64) -> u64 {
 /// Whether a ring is half full: user space does not keep up.
 #[inline(always)]
 fn is_crowded(ring: &RingBuf) -> bool {
-    let half = ring.query(u64::from(BPF_RB_RING_SIZE)) / 2;
-    ring.query(u64::from(BPF_RB_AVAIL_DATA)) > half
+    // The kernel could be asked for the size too: for as much as the rest costs.
+    let size = if core::ptr::eq(ring, &raw const EVENTS) {
+        EVENTS_RING_BYTES
+    } else {
+        PAYLOAD_RING_BYTES
+    };
+    ring.query(u64::from(BPF_RB_AVAIL_DATA)) > u64::from(size / 2)
 }
 
 /// A record that may be sent: its quota is taken. Say what became of it.
@@ -175,9 +180,10 @@ pub fn record<T: 'static>(
         return;
     };
     if fill(entry.as_mut_ptr()) {
-        // A new socket is no news by itself: what it is used for wakes.
+        // No news by themselves: what the socket is used for wakes, and what the process
+        // does. An end can wait until something else comes, or user space looks.
         let flags = match kind {
-            kind::SOCKET => u64::from(BPF_RB_NO_WAKEUP),
+            kind::SOCKET | kind::FORK | kind::EXIT => u64::from(BPF_RB_NO_WAKEUP),
             _ => wake(now),
         };
         entry.submit(flags);

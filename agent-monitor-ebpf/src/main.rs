@@ -13,6 +13,7 @@ mod emit;
 mod layout;
 mod maps;
 mod object;
+mod outside;
 mod peers;
 mod probes;
 mod sock;

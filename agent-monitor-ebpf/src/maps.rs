@@ -2,7 +2,7 @@
 
 use agent_monitor_common::limits::{
     EVENTS_RING_BYTES, MAX_AGENTS, MAX_NURSERIES, MAX_OWNED, MAX_STEERED_FLOWS, MAX_TASKS,
-    MAX_WATCHED, PAYLOAD_RING_BYTES,
+    MAX_WATCHED, OUTSIDE_PLACES, PAYLOAD_RING_BYTES,
 };
 use agent_monitor_common::policy::{
     AgentState, CLASSES, FlowControl, Nursery, Offsets, Owner, Settings, Task, Told, Watch,
@@ -87,10 +87,12 @@ pub static TOLD: HashMap<u64, Told> = HashMap::with_max_entries(MAX_AGENTS, BPF_
 #[map]
 pub static TASKS: HashMap<u32, Task> = HashMap::with_max_entries(MAX_TASKS, BPF_F_NO_PREALLOC);
 
-/// Not 0: a process of an agent is, or was, in a cgroup that is no agent's: it was
-/// moved there or born there. Written here.
+/// What every process of the node needs to know, in one cache line. The first is not
+/// 0 if a process of an agent is, or was, in a cgroup that is no agent's: moved there
+/// or born there. The others: serial numbers of cgroups that are no agent's. Written
+/// here; but for the first emptied by user space.
 #[map]
-pub static STRAYS: Array<u64> = Array::with_max_entries(1, 0);
+pub static OUTSIDE: Array<u64> = Array::with_max_entries(OUTSIDE_PLACES, 0);
 
 /// Socket cookie → whose a socket is that was made before the watch. Written by
 /// user space; taken out here when the socket's first packet comes.

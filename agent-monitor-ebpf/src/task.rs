@@ -9,8 +9,9 @@ use aya_ebpf::helpers::generated::{
 };
 
 use crate::emit;
-use crate::maps::{AGENTS, STRAYS, TASKS, WATCHED, global};
+use crate::maps::{AGENTS, TASKS, WATCHED, global};
 use crate::object::Object;
+use crate::outside;
 
 /// A kernel address.
 pub type Address = u64;
@@ -69,19 +70,29 @@ pub fn comm(task: Object) -> [u8; COMM_LEN] {
     unsafe { core::mem::transmute(words) }
 }
 
-/// Cgroup id of `task` in the default hierarchy; 0: not known.
+/// The cgroup of `task` in the default hierarchy.
 #[inline(always)]
-pub fn cgroup(task: Object) -> u64 {
-    let set = task.follow(global!(OFFSETS.task_cgroups));
-    let cgroup = set.and_then(|set| set.follow(global!(OFFSETS.css_set_dfl_cgrp)));
-    let node = cgroup.and_then(|cgroup| cgroup.follow(global!(OFFSETS.cgroup_kn)));
-    match node {
+pub fn group(task: Object) -> Option<Object> {
+    let set = task.follow(global!(OFFSETS.task_cgroups))?;
+    set.follow(global!(OFFSETS.css_set_dfl_cgrp))
+}
+
+/// Id of a cgroup; 0: not known.
+#[inline(always)]
+pub fn id(cgroup: Object) -> u64 {
+    match cgroup.follow(global!(OFFSETS.cgroup_kn)) {
         Some(node) => node.get(global!(OFFSETS.kernfs_id)),
         None => 0,
     }
 }
 
-/// Id of a `struct cgroup`.
+/// Cgroup id of `task` in the default hierarchy; 0: not known.
+#[inline(always)]
+pub fn cgroup(task: Object) -> u64 {
+    group(task).map_or(0, id)
+}
+
+/// Id of a `struct cgroup` that the verifier does not know for one.
 #[inline(always)]
 pub fn cgroup_id(cgroup: Address) -> u64 {
     let node: Address = read(cgroup, global!(OFFSETS.cgroup_kn));
@@ -128,7 +139,7 @@ pub fn current_agent(cgroup: u64, tgid: u32) -> Option<u64> {
     }
     // Almost every process that is in no agent's cgroup never was: it is not looked
     // for while no process has left one.
-    if !are_strays() {
+    if !outside::are_strays() {
         return None;
     }
     match agent_of_stray(tgid) {
@@ -153,24 +164,6 @@ fn agent_of_stray(tgid: u32) -> u64 {
         return 0;
     }
     agent
-}
-
-/// Notes that a process of an agent is in a cgroup that is no agent's.
-#[inline(always)]
-pub fn stray() {
-    if let Some(strays) = STRAYS.get_ptr_mut(0) {
-        // SAFETY: a map value; all who write it write the same.
-        unsafe { strays.write_volatile(1) };
-    }
-}
-
-/// Whether a process of an agent was ever in a cgroup that is no agent's.
-#[inline(always)]
-fn are_strays() -> bool {
-    // SAFETY: a map value, valid while the program runs.
-    STRAYS
-        .get_ptr(0)
-        .is_some_and(|strays| unsafe { strays.read_volatile() } != 0)
 }
 
 /// As [`current_agent`] for another task; changes nothing.

@@ -119,6 +119,8 @@ fn build(mut cargo: Command, root: &Path, linker: Option<PathBuf>) -> Result<Pat
         // Types and lines for the kernel's verifier.
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
+        // Else LLVM makes every zeroing of more than a word a call of a loop over bytes.
+        "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
         // The first instruction set with atomic operations that return the old value (Linux 5.12).
         "-Ctarget-cpu=v3".to_owned(),
         format!("-Clinker={}", linker.display()),

@@ -285,6 +285,12 @@ fn an_agent_that_takes_itself_off_the_kernel_s_map_is_put_back_and_it_is_told() 
         &stage.watched.agent,
         "was taken out of the kernel's map",
     );
+    // Meanwhile the kernel side has noted that the cgroup is no agent's.
+    let agent = &stage.watched.agent;
+    agent.run(&["true", "once put back"]).unwrap();
+    let is_it = |it: &Value| it["kind"] == "exec" && it["process"]["argv"][1] == "once put back";
+    let monitor = stage.watched.monitor();
+    monitor.wait_for("programs as before", SOON, is_it).unwrap();
     stage.evade("plain", &[]).unwrap();
     stage.login_is_seen_again().unwrap();
 }

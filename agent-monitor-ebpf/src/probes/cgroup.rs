@@ -16,6 +16,7 @@ use crate::atomic;
 use crate::emit;
 use crate::maps::{AGENTS, EVENTS, NURSERIES, WATCHED, global};
 use crate::object::Object;
+use crate::outside;
 use crate::task;
 
 /// The agent that stands for the node itself in [`AGENTS`].
@@ -135,7 +136,7 @@ pub fn attach(ctx: &BtfTracePointContext) -> i32 {
             let from = known.cgroup;
             known.cgroup = place.id;
             if destination.is_none() {
-                task::stray();
+                outside::note_stray();
             }
             (known.agent, from)
         }

@@ -16,6 +16,7 @@ use crate::address::{endpoint, mapped};
 use crate::emit;
 use crate::maps::{EVENTS, EXIT_SCRATCH, SCAN_SCRATCH, global};
 use crate::object::Object;
+use crate::outside;
 use crate::task::{self, Address};
 
 /// File type bits of `i_mode`, those of a socket and of a character device
@@ -44,6 +45,10 @@ pub fn scan(ctx: &BtfTracePointContext) -> i32 {
     let Some(task) = (unsafe { Object::new(ctx.arg(1)) }) else {
         return 0;
     };
+    // Threads of the kernel's own: half of all tasks, or more.
+    if task.follow(global!(OFFSETS.task_mm)).is_none() {
+        return 0;
+    }
     let pid: u32 = task.get(global!(OFFSETS.task_pid));
     let tgid: u32 = task.get(global!(OFFSETS.task_tgid));
     if pid != tgid && shares_files(task) {
@@ -171,7 +176,7 @@ fn look<W: Way>(task: Object, agent: u64, cgroup: u64, now: u64, steps: u32, way
     found.protocol = 0;
     found.pad = 0;
     if task::agent_of_cgroup(cgroup).is_none() {
-        task::stray();
+        outside::note_stray();
         way.send(found);
     }
     let files = task.follow(global!(OFFSETS.task_files));

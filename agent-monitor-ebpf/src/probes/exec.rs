@@ -17,6 +17,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use crate::emit;
 use crate::maps::{EVENTS, EXEC_SCRATCH, global};
 use crate::object::Object;
+use crate::outside;
 use crate::task::{self, Address};
 pub use path::Walk;
 
@@ -45,9 +46,16 @@ pub fn exec(ctx: &BtfTracePointContext) -> i32 {
     let (Some(current), Some(binprm)) = (current, binprm) else {
         return 0;
     };
-    let cgroup = task::cgroup(current);
+    let Some(group) = task::group(current) else {
+        return 0;
+    };
+    if outside::knows(group) {
+        return 0;
+    }
+    let cgroup = task::id(group);
     let tgid: u32 = current.get(global!(OFFSETS.task_tgid));
     let Some(agent) = task::current_agent(cgroup, tgid) else {
+        outside::note(group);
         return 0;
     };
     let start = task::start(current);

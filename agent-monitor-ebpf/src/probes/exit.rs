@@ -8,6 +8,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use crate::emit;
 use crate::maps::{EVENTS, TASKS, global};
 use crate::object::Object;
+use crate::outside;
 use crate::probes::coverage;
 use crate::task;
 
@@ -18,9 +19,16 @@ pub fn exit(ctx: &BtfTracePointContext) -> i32 {
     let Some(current) = (unsafe { Object::new(ctx.arg(0)) }) else {
         return 0;
     };
-    let cgroup = task::cgroup(current);
+    let Some(group) = task::group(current) else {
+        return 0;
+    };
+    if outside::knows(group) {
+        return 0;
+    }
+    let cgroup = task::id(group);
     let tgid: u32 = current.get(global!(OFFSETS.task_tgid));
     let Some(agent) = task::current_agent(cgroup, tgid) else {
+        outside::note(group);
         return 0;
     };
     let Some(signal) = current.follow(global!(OFFSETS.task_signal)) else {

@@ -9,6 +9,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use crate::emit;
 use crate::maps::{EVENTS, global};
 use crate::object::Object;
+use crate::outside;
 use crate::probes::cgroup;
 use crate::task;
 
@@ -20,17 +21,26 @@ pub fn fork(ctx: &BtfTracePointContext) -> i32 {
     let (Some(parent), Some(child)) = (parent, child) else {
         return 0;
     };
-    let caller = task::current_tgid();
     // The child's own cgroup: clone3 with CLONE_INTO_CGROUP puts it elsewhere
     // than its parent.
-    let own = task::cgroup(child);
-    let from = task::cgroup(parent);
+    let (Some(group), Some(from)) = (task::group(child), task::group(parent)) else {
+        return 0;
+    };
+    let is_same = group.address() == from.address();
+    if is_same && outside::knows(group) {
+        return 0;
+    }
+    let caller = task::current_tgid();
+    let (own, from) = (task::id(group), task::id(from));
     let agent = match task::current_agent(own, caller) {
         Some(agent) => agent,
-        None if own == from => return 0,
+        None if is_same => {
+            outside::note(group);
+            return 0;
+        }
         None => match task::agent_of(from, caller) {
             Some(agent) => {
-                task::stray();
+                outside::note_stray();
                 agent
             }
             None => return 0,
@@ -62,7 +72,7 @@ pub fn fork(ctx: &BtfTracePointContext) -> i32 {
         unsafe { record.write(record_value) };
         true
     });
-    if from != own {
+    if !is_same {
         // After the fork, which tells who this is.
         cgroup::born_into(own, from, agent, tgid, start, now + 1);
     }

@@ -10,12 +10,13 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use agent_monitor_common::event::{FlowId, Uncovered};
+use agent_monitor_common::limits::OUTSIDE_PLACES;
 use agent_monitor_common::policy::{
     AgentState, FlowControl, Nursery, Owner, Settings, Task, Told, Watch,
 };
 use anyhow::{Context as _, Result};
 use aya::Pod;
-use aya::maps::{HashMap as KernelMap, MapData, RingBuf};
+use aya::maps::{Array, HashMap as KernelMap, MapData, RingBuf};
 
 use super::object::Object;
 use super::pins::Pins;
@@ -54,6 +55,7 @@ pub struct Kernel {
     /// An earlier daemon has pinned what this one uses.
     reused: bool,
     watched: KernelMap<MapData, u64, Plain<Watch>>,
+    outside: Array<MapData, u64>,
     nurseries: KernelMap<MapData, u64, Plain<Nursery>>,
     agents: KernelMap<MapData, u64, Plain<AgentState>>,
     tasks: KernelMap<MapData, u32, Plain<Task>>,
@@ -84,6 +86,7 @@ impl Kernel {
         };
         Ok(Self {
             watched: take(&mut object, "WATCHED")?,
+            outside: Array::try_from(object.map("OUTSIDE")?)?,
             nurseries: take(&mut object, "NURSERIES")?,
             agents: take(&mut object, "AGENTS")?,
             tasks: take(&mut object, "TASKS")?,
@@ -272,7 +275,20 @@ impl Kernel {
                 }),
                 0,
             )
-            .context(full)
+            .context(full)?;
+        self.look_outside_again()
+    }
+
+    /// Has the kernel side find out anew which cgroups are no agent's.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn look_outside_again(&mut self) -> Result<()> {
+        // The first is no cgroup's.
+        for place in 1..OUTSIDE_PLACES {
+            self.outside.set(place, 0, 0)?;
+        }
+        Ok(())
     }
 
     /// Has a process of an agent remembered that was there before the watch;

@@ -22,10 +22,11 @@ pub(super) static OBJECT: &[u8] =
     include_bytes_aligned!(concat!(env!("OUT_DIR"), "/agent-monitor-ebpf"));
 
 /// Maps that this side reads or writes. The others live as long as the programs.
-const MAPS: [&str; 9] = [
+const MAPS: [&str; 10] = [
     "EVENTS",
     "PAYLOAD",
     "WATCHED",
+    "OUTSIDE",
     "NURSERIES",
     "AGENTS",
     "TASKS",

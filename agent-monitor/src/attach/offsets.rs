@@ -46,6 +46,7 @@ const MEMBERS: &[Member] = members! {
     task_comm: "task_struct", "comm";
     task_cgroups: "task_struct", "cgroups";
     css_set_dfl_cgrp: "css_set", "dfl_cgrp";
+    cgroup_serial: "cgroup", "self.serial_nr";
     cgroup_kn: "cgroup", "kn";
     cgroup_root: "cgroup", "root";
     cgroup_root_hierarchy_id: "cgroup_root", "hierarchy_id";

@@ -100,6 +100,9 @@ impl Live {
 
     /// Watches agents that somebody has taken out of the kernel's map.
     fn watch_again(&mut self, before: u64, now: u64, out: &mut Vec<Event>) {
+        if let Err(error) = self.kernel.look_outside_again() {
+            tracing::error!("cgroups that were no agent's may be taken for such: {error:#}");
+        }
         let missing: Vec<u64> = self
             .watched
             .iter()
