@@ -92,7 +92,7 @@ impl Correlation {
         keys.end(what, report);
 
         let named = named?;
-        let mut found = Vec::new();
+        let (mut found, mut unknown) = (Vec::new(), false);
         for item in named.items() {
             let name = item.text().unwrap_or_default();
             let rule = rules.iter().find(|rule| rule.is_called(name));
@@ -102,7 +102,7 @@ impl Correlation {
                 Some((_, What::Correlation(_))) => {
                     let message = format!("{} is a correlation itself", quoted(name));
                     report.add(&item.span, message, None);
-                    return None;
+                    unknown = true;
                 }
                 None => {
                     let ids = rules.iter().map(|rule| &*rule.id);
@@ -112,9 +112,14 @@ impl Correlation {
                         format!("there is no rule {}", quoted(name)),
                         help,
                     );
-                    return None;
+                    unknown = true;
                 }
             }
+        }
+        // Read whatever is wrong above, so that every problem is told.
+        let condition_read = condition.map(|condition| read_condition(condition, report));
+        if unknown {
+            return None;
         }
         if found.is_empty() || found.len() > MAX_RULES {
             let message = format!("`rules` names 1 to {MAX_RULES} rules");
@@ -150,8 +155,8 @@ impl Correlation {
         }
         let kind = kind.filter(|_| kind_named)?;
         let counts = matches!(kind, Kind::EventCount | Kind::ValueCount);
-        let (least, field) = match condition {
-            Some(condition) => read_condition(condition, report)?,
+        let (least, field) = match condition_read {
+            Some(read) => read?,
             None if counts => {
                 let start = node.span.start..node.span.start;
                 let help = Some("such as `condition: {gte: 10}`".to_owned());

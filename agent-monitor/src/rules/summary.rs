@@ -13,10 +13,12 @@ pub struct Summary(Vec<Part>);
 enum Part {
     Text(String),
     Field(&'static Field),
+    /// `{process}`: its name and pid, or words for one that is not known.
+    Process,
 }
 
 impl Summary {
-    /// Reads `"{process.comm} opened {device.name}"`; `{{` is a brace.
+    /// Reads `"{process} opened {device.name}"`; `{{` is a brace.
     pub fn read(node: &Node, kind: &str, report: &mut Report<'_>) -> Option<Self> {
         let text = super::keys::text("summary", node, report)?;
         let mut parts = Vec::new();
@@ -39,6 +41,7 @@ impl Summary {
                 return None;
             };
             match fields::find(kind, &rest[..end]) {
+                _ if &rest[..end] == "process" => parts.push(Part::Process),
                 Ok(field) => parts.push(Part::Field(field)),
                 Err((message, help)) => {
                     report.add(&node.span, message, help);
@@ -55,16 +58,29 @@ impl Summary {
     pub fn fields(&self) -> impl Iterator<Item = &'static Field> {
         self.0.iter().filter_map(|part| match part {
             Part::Field(field) => Some(*field),
-            Part::Text(_) => None,
+            Part::Text(_) | Part::Process => None,
         })
     }
 
     /// The sentence about an event; a field that it lacks is a `?`.
     pub fn of(&self, event: &Event) -> String {
-        let parts = self.0.iter().map(|part| match part {
-            Part::Text(text) => text.clone(),
-            Part::Field(field) => field.show(event).unwrap_or_else(|| "?".to_owned()),
-        });
-        parts.collect()
+        let mut sentence = String::new();
+        for part in &self.0 {
+            match (part, event.process.as_deref()) {
+                (Part::Text(text), _) => sentence.push_str(text),
+                (Part::Field(field), _) => match field.show(event) {
+                    Some(value) => sentence.push_str(&value),
+                    None => sentence.push('?'),
+                },
+                (Part::Process, Some(process)) => {
+                    sentence.push_str(&format!("{}[{}]", process.comm, process.pid));
+                }
+                (Part::Process, None) if sentence.is_empty() => {
+                    sentence.push_str("A process of the agent");
+                }
+                (Part::Process, None) => sentence.push_str("a process of the agent"),
+            }
+        }
+        sentence
     }
 }

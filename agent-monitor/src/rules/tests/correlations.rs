@@ -134,6 +134,22 @@ fn mistakes_are_errors() {
 }
 
 #[test]
+fn all_that_is_wrong_with_a_correlation_is_told_at_once() {
+    let told =
+        set("  type: event_cuont\n  rules: [aa, bb]\n  timespan: 3y\n  condition: {lt: 4}\n");
+    let told = told.expect_err("it is wrong").lines().join("\n");
+    for part in [
+        "`event_cuont`",
+        "no rule `aa`",
+        "no rule `bb`",
+        "`3y` is no `timespan`",
+        "`lt` cannot",
+    ] {
+        assert!(told.contains(part), "no {part}: {told}");
+    }
+}
+
+#[test]
 fn what_is_remembered_is_bounded_and_what_is_forgotten_is_counted() {
     let of = "  type: event_count\n  rules: [a]\n  group-by: [process.pid]\n  timespan: 1h\n  condition: {gte: 10}\n";
     let set = set(of).expect("it is valid");

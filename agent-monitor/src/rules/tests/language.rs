@@ -371,3 +371,31 @@ fn an_alert_about_a_flow_says_which_it_is_and_with_whom() {
         ]
     );
 }
+
+#[test]
+fn a_summary_names_the_process_or_says_that_it_is_not_known() {
+    let told = |summary: &str, text: &str| {
+        let level = format!("level: low\nsummary: '{summary}'");
+        let rule = of_kind("flow", "x", "{flow.state: open}").replace("level: low", &level);
+        let set = compile(&[("x.yaml", &rule)]).unwrap_or_else(|problems| panic!("{problems}"));
+        let mut sightings = Vec::new();
+        Engine::new(set).event(&event(text, 0), &mut sightings);
+        sightings.remove(0).summary
+    };
+    let flow = "flow: {state: open, remote: {ip: 192.0.2.7, port: 22}}";
+    let known = format!("{{process: {{pid: 7, comm: ssh}}, {flow}}}");
+    let unknown = format!("{{{flow}}}");
+    assert_eq!(told("{process} is here", &known), "ssh[7] is here");
+    assert_eq!(
+        told("{process} is here", &unknown),
+        "A process of the agent is here"
+    );
+    assert_eq!(
+        told("This is {process}", &unknown),
+        "This is a process of the agent"
+    );
+    assert_eq!(
+        told("{process.comm} to {flow.remote.port}", &unknown),
+        "? to 22"
+    );
+}
