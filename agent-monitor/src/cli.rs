@@ -27,7 +27,10 @@ Examples:
   agent-monitor tail                             look on
   agent-monitor replay night.agmr                look back; needs neither root nor a daemon
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 alerts found (replay --fail-on-alert).",
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 alerts found (replay --fail-on-alert).
+
+The package brings manual pages (man agent-monitor-run) and completions. Without it: agent-monitor man
+--dir DIR, agent-monitor completions SHELL.",
     max_term_width = 100,
     disable_help_subcommand = true
 )]
@@ -60,12 +63,21 @@ pub enum Command {
     Rules(RulesArgs),
     /// Check and show the configuration
     Config(ConfigArgs),
+    /// Print the script that completes commands and options in a shell
+    #[command(hide = true)]
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write the pages of all commands
+    #[command(hide = true)]
+    Man(ManArgs),
     /// Print where members of kernel structures lie
     #[command(name = crate::attach::offsets::COMMAND, hide = true)]
     KernelOffsets,
 }
 
-const SELECTORS: &str = "\
+/// What `--agent` takes, for the end of a command's help.
+macro_rules! selectors {
+    () => {
+        "\
 Selectors:
   cgroup:<path glob below the cgroup2 mount>   cgroup:/agents/*
   docker:<name glob>                           docker:web-agent-*
@@ -73,7 +85,9 @@ Selectors:
   container:<id or name glob>                  container:3f2a*
   pod:<namespace>/<name glob>                  pod:agents/*
   systemd:<unit glob>                          systemd:agent@*.service
-Without any, every container that a known runtime's cgroup path shows is an agent.";
+Without any, every container that a known runtime's cgroup path shows is an agent."
+    };
+}
 
 /// Which processes are agents.
 #[derive(Debug, Args)]
@@ -103,7 +117,14 @@ pub struct SocketArgs {
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
-#[command(after_help = SELECTORS)]
+#[command(after_help = concat!("\
+Examples:
+  agent-monitor run                                 every container is an agent
+  agent-monitor run --agent 'cgroup:/agents/*'      what runs below /agents
+  agent-monitor run --pin                           the next run --pin goes on without a hole
+  agent-monitor run --config ./try --socket ./sock  a second one, to try a configuration
+
+", selectors!()))]
 pub struct RunArgs {
     /// Which processes are agents.
     #[command(flatten)]
@@ -321,7 +342,14 @@ pub struct DoctorArgs {
 
 /// Arguments of `record`.
 #[derive(Debug, Args)]
-#[command(after_help = SELECTORS)]
+#[command(after_help = concat!("\
+Examples:
+  agent-monitor record -o night.agmr --agent 'docker:agent-*'   until Ctrl-C
+  agent-monitor record -o sample.agmr --for 10m --max-size 500M
+  agent-monitor record -o sizes.agmr --payload none              nothing that agents said
+  agent-monitor replay night.agmr                                look at it
+
+", selectors!()))]
 pub struct RecordArgs {
     /// The file to write
     #[arg(short = 'o', long = "output", value_name = "FILE")]
@@ -494,6 +522,31 @@ pub struct ConfigShowArgs {
     /// How it is shown.
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  agent-monitor completions bash > /usr/share/bash-completion/completions/agent-monitor
+  agent-monitor completions zsh > /usr/share/zsh/vendor-completions/_agent-monitor
+  agent-monitor completions fish > /usr/share/fish/vendor_completions.d/agent-monitor.fish")]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// Arguments of `man`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  agent-monitor man | man -l -                         read the main page
+  agent-monitor man --dir /usr/local/share/man/man1    install all of them")]
+pub struct ManArgs {
+    /// Write the page of every command into this directory instead, which is made if need be
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
 }
 
 /// How results are shown.

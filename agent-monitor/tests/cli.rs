@@ -87,6 +87,34 @@ fn help_and_version_are_on_stdout() {
 }
 
 #[test]
+fn manual_pages_and_completions_need_nothing_but_the_binary() {
+    let page = text(&agent_monitor(&["man"]).success().get_output().stdout);
+    assert!(page.contains(".SH FILES"), "{page}");
+    let dir = tempfile::tempdir().expect("a folder");
+    let place = dir.path().join("man1").display().to_string();
+    let assert = agent_monitor(&["man", "--dir", &place]).success();
+    assert!(assert.get_output().stdout.is_empty());
+    assert!(
+        Path::new(&place)
+            .join("agent-monitor-rules-test.1")
+            .exists()
+    );
+    let script = agent_monitor(&["completions", "bash"]).success();
+    // What the shell itself makes of it.
+    let file = dir.path().join("completions");
+    std::fs::write(&file, &script.get_output().stdout).expect("a file");
+    let ask = "source \"$1\"; COMP_WORDS=(agent-monitor rec) COMP_CWORD=1; \
+               _agent__monitor agent-monitor rec agent-monitor; echo \"${COMPREPLY[*]}\"";
+    let bash = Command::new("bash")
+        .args(["-c", ask, "bash"])
+        .arg(&file)
+        .output()
+        .expect("bash");
+    assert_eq!(text(&bash.stdout), "record\n", "{}", text(&bash.stderr));
+    agent_monitor(&["completions", "cmd"]).code(2);
+}
+
+#[test]
 fn without_a_daemon_it_says_how_to_start_one() {
     let dir = tempfile::tempdir().expect("a folder");
     let socket = dir.path().join("none.sock").display().to_string();

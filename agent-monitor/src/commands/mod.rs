@@ -8,6 +8,7 @@ use crate::cli::{Cli, Command};
 mod alerts;
 mod config;
 pub mod doctor;
+mod manual;
 pub mod pretty;
 mod privileges;
 mod reconfigure;
@@ -35,6 +36,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Replay(args) => replay::run(args),
         Command::Rules(args) => rules::run(args),
         Command::Config(args) => config::run(args.command),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
         Command::KernelOffsets => offsets::print().map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
