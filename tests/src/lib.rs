@@ -23,6 +23,7 @@ pub mod evasion;
 pub mod leftovers;
 pub mod monitor;
 pub mod netns;
+pub mod node;
 pub mod paths;
 pub mod process;
 pub mod recorder;

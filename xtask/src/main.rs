@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod dist;
 mod fuzz;
 mod setup;
 mod step;
@@ -23,6 +24,8 @@ enum Task {
     Setup,
     /// Set up, build, and show agent-monitor beside an agent that tunnels and mines; needs root.
     Demo(demo::Options),
+    /// Set up, make a static binary and a Debian package in target/dist, and try them; needs root.
+    Dist(dist::Options),
     /// Build a fuzzer and run it on everything that reads hostile bytes.
     Fuzz(fuzz::Options),
     /// Set up, then run every check and test of the workspace.
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Task::Bench(options) => bench::run(&options),
         Task::Setup => setup::run(),
         Task::Demo(options) => demo::run(&options),
+        Task::Dist(options) => dist::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Vm(options) => vm::run(&options),

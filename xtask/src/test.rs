@@ -174,6 +174,10 @@ fn plan(options: &Options) -> Vec<Step> {
         ));
     }
     steps.push(step("stock kernels", &["xtask", "vm"]));
+    if !options.no_root {
+        // Last: it puts a static binary where the other steps expect their own.
+        steps.push(step("package", &["xtask", "dist", "--debug"]));
+    }
     steps
 }
 

@@ -177,7 +177,21 @@ fn write_pretty(checks: &[Check], out: &mut impl Write) -> io::Result<()> {
             }
         }
     }
-    Ok(())
+    writeln!(out, "\n{}", in_a_sentence(checks))
+}
+
+/// What all of it means.
+fn in_a_sentence(checks: &[Check]) -> String {
+    let count = |state| checks.iter().filter(|check| check.state == state).count();
+    match (count(State::Missing), count(State::Warn)) {
+        (0, 0) => "agent-monitor can run here and see all that it can see anywhere.".to_owned(),
+        (0, warned) => format!(
+            "agent-monitor can run here; {warned} of the above (warn) tell what it will not see or know."
+        ),
+        (missing, _) => format!(
+            "agent-monitor cannot run here: {missing} of the above (missing) must be seen to first."
+        ),
+    }
 }
 
 /// Bits of linux/capability.h.
@@ -222,13 +236,13 @@ fn capabilities(effective: u64) -> Vec<Check> {
         for &(name, bit, disables) in list {
             let by_admin = state == State::Missing && has(CAP_SYS_ADMIN);
             checks.push(if has(bit) {
-                Check::ok(name, "effective")
+                Check::ok(name, "held")
             } else if by_admin {
                 Check::ok(name, "by CAP_SYS_ADMIN")
             } else {
                 let advice = "run as root, or give the service AmbientCapabilities=CAP_BPF CAP_PERFMON \
                      CAP_NET_ADMIN CAP_SYS_PTRACE CAP_DAC_READ_SEARCH";
-                Check::failed(state, name, "not effective", disables, advice)
+                Check::failed(state, name, "not held", disables, advice)
             });
         }
     }
@@ -570,6 +584,8 @@ mod tests {
             "missing  much longer  gone",
             "         without it: all",
             "         what to do: fetch it",
+            "",
+            "agent-monitor cannot run here: 1 of the above (missing) must be seen to first.",
         ];
         assert_eq!(text.lines().collect::<Vec<_>>(), lines);
     }

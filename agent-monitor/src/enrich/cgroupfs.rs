@@ -42,7 +42,17 @@ pub enum FindError {
          or in a container mount the host's /sys/fs/cgroup"
     )]
     NotMounted,
+    /// What is mounted begins below the root.
+    #[error(
+        "the cgroup2 file system at {0} shows a part of the node's cgroups only, as in a container with a \
+         cgroup namespace of its own; mount the host's /sys/fs/cgroup in its place"
+    )]
+    Part(PathBuf),
 }
+
+/// The inode number of the root of all cgroups: `kernfs_create_root()` gives out
+/// numbers from 1 on, and the root is first (fs/kernfs/dir.c).
+const ROOT_INODE: u64 = 1;
 
 /// A cgroup that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +78,13 @@ impl CgroupFs {
     /// Finds the mount. Where several exist, the usual places are preferred.
     pub fn find() -> Result<Self, FindError> {
         let mounts = fs::read("/proc/self/mounts").map_err(FindError::Mounts)?;
-        Self::from_mounts(&mounts).ok_or(FindError::NotMounted)
+        let found = Self::from_mounts(&mounts).ok_or(FindError::NotMounted)?;
+        // The kernel tells of cgroups by their paths from the root. Below another one
+        // no path would be found again, and nothing would be seen.
+        match fs::metadata(&found.mount) {
+            Ok(root) if root.ino() != ROOT_INODE => Err(FindError::Part(found.mount)),
+            _ => Ok(found),
+        }
     }
 
     fn from_mounts(mounts: &[u8]) -> Option<Self> {

@@ -34,6 +34,14 @@ pub const CARGO_DENY: Tool = Tool {
     options: &["--debug"],
 };
 
+/// Unoptimised, for the same reason; it leaves compressing to `xz`.
+pub const CARGO_DEB: Tool = Tool {
+    name: "cargo-deb",
+    version: "3.8.0",
+    why: "makes the Debian package",
+    options: &["--debug", "--no-default-features"],
+};
+
 impl Tool {
     /// Builds the tool unless this version is there.
     ///

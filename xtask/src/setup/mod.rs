@@ -28,7 +28,8 @@ pub fn run() -> Result<()> {
     bring(VM.iter())?;
     kernels::fetch()?;
     syslog_ng::unpack()?;
-    cargo::CARGO_DENY.install()
+    cargo::CARGO_DENY.install()?;
+    cargo::CARGO_DEB.install()
 }
 
 /// The same without what only checks need, and takes minutes to compile.
@@ -53,6 +54,16 @@ pub fn run_for_demo() -> Result<()> {
         began.elapsed().as_secs_f64()
     );
     Ok(())
+}
+
+/// What the demo needs, and what makes packages.
+///
+/// # Errors
+/// When something is missing and cannot be installed.
+pub fn run_for_dist() -> Result<()> {
+    run_for_demo()?;
+    let _lock = lock()?;
+    cargo::CARGO_DEB.install()
 }
 
 /// What the demo needs, and what the benchmark compares agent-monitor with.

@@ -159,6 +159,18 @@ pub const TOOLS: &[Requirement] = &[
         packages: &["curl", "ca-certificates"],
     },
     Requirement {
+        name: "binutils and xz",
+        why: "make binaries and packages smaller",
+        shown_by: &["strip", "xz"],
+        packages: &["binutils", "xz-utils"],
+    },
+    Requirement {
+        name: "systemd's tools",
+        why: "check the unit",
+        shown_by: &["systemd-analyze"],
+        packages: &["systemd"],
+    },
+    Requirement {
         name: "debootstrap",
         why: "makes the root filesystem of the test containers",
         shown_by: &[

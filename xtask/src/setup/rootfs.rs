@@ -1,4 +1,4 @@
-//! The root filesystem of the containers in tests and demos.
+//! The root filesystem of the containers and nodes in tests and demos.
 
 use std::fs;
 
@@ -29,6 +29,8 @@ const PACKAGES: &[&str] = &[
     "redis-server",
     "tinyproxy-bin",
     "socat",
+    // Makes it a node that agent-monitor's package is installed on.
+    "systemd",
     // Looking at an agent from inside: addresses, sockets, processes.
     "iproute2",
     "procps",
