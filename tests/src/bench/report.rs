@@ -186,19 +186,21 @@ fn machine() -> String {
         >> 20;
     let load = read("/proc/loadavg");
     let load = load.split(' ').next().unwrap_or_default();
-    let version = |program: &str, args: &[&str]| {
+    let version = |name: &str, program: &str, args: &[&str]| {
         let output = Command::new(program).args(args).output();
-        output.map_or_else(
-            |_| "absent".to_owned(),
-            |output| {
-                let text = String::from_utf8_lossy(&output.stdout).into_owned();
-                text.lines().next().unwrap_or_default().trim().to_owned()
-            },
-        )
+        let text = output.map_or_else(|_| Vec::new(), |output| output.stdout);
+        let text = String::from_utf8_lossy(&text).into_owned();
+        // "bpftrace v0.17.0", "strace -- version 6.1".
+        let words = text.lines().next().unwrap_or_default().split(' ');
+        let has_digit = |word: &&str| word.contains(|c: char| c.is_ascii_digit());
+        match words.rev().find(has_digit) {
+            Some(version) => format!("{name} {}", version.trim_start_matches('v')),
+            None => format!("no {name}"),
+        }
     };
     format!(
         "- {model}, {cores} cores, {memory} GiB; load {load} at the end, the benchmark's own included\n\
-         - kernel {}\n- agent-monitor {}, {} build; {}; {}; libbpf-tools {}",
+         - kernel {}\n- agent-monitor {}, {} build; {}; {}; {}",
         read("/proc/sys/kernel/osrelease").trim(),
         env!("CARGO_PKG_VERSION"),
         if cfg!(debug_assertions) {
@@ -206,8 +208,12 @@ fn machine() -> String {
         } else {
             "release"
         },
-        version("bpftrace", &["--version"]),
-        version("strace", &["--version"]),
-        version("dpkg-query", &["-W", "-f=${Version}", "libbpf-tools"]),
+        version("bpftrace", "bpftrace", &["--version"]),
+        version("strace", "strace", &["--version"]),
+        version(
+            "libbpf-tools",
+            "dpkg-query",
+            &["-W", "-f=${Version}", "libbpf-tools"]
+        ),
     )
 }
