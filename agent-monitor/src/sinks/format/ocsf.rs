@@ -206,6 +206,14 @@ fn network_activity(event: View<'_>) -> Object {
         .with("packets_out", body.number("packets_out"))
         .with("packets_in", body.number("packets_in"));
     let name = body.text("server_name");
+    // Type 1 is JA4 itself, of its family. For HASSH this class has no place.
+    let fingerprints = body.text("ja4").map(|ja4| {
+        let fingerprint = Object::new()
+            .with("type_id", 1u64)
+            .with("type", "JA4")
+            .with("value", ja4);
+        vec![fingerprint]
+    });
     // One of the two has to be there: an event without addresses still has a node.
     let source = endpoint(source, None).or_else(|| node(event));
     base(event, &class, INFORMATIONAL)
@@ -218,6 +226,7 @@ fn network_activity(event: View<'_>) -> Object {
         .with("connection_info", connection(event))
         .with("traffic", traffic)
         .with("app_protocol_name", body.text("protocol"))
+        .with("ja4_fingerprint_list", fingerprints)
         .with("status_detail", result)
         .with(
             "duration",
