@@ -21,6 +21,7 @@ mod orders;
 pub mod rfc5424;
 mod stdout;
 mod syslog;
+pub mod template;
 mod tls;
 
 use std::future::Future;

@@ -1,10 +1,12 @@
 //! The syslog message of an alert, as RFC 5424 has it.
 //!
-//! `<PRI>1 TIME NODE agent-monitor - alert [agentMonitor@32473 …] JSON`
-//! - PRI: facility local0 (16), severity by the alert's: critical 2, high 3, medium 4, low 5, info 6.
+//! `<PRI>1 TIME NODE agent-monitor - KIND [agentMonitor@32473 …] JSON`
+//! - PRI: facility local0 (16), severity by the alert's: critical 2, high 3, medium 4, low 5, info 6;
+//!   6 for what is no alert.
 //! - TIME: the event's, cut to microseconds, which is all that section 6.2.3 allows.
-//! - Structured data: `rule`, `severity`, `incident`, `revision`, and `agent` (its name) when
-//!   there is one. 32473 is the number that RFC 5612 reserves for documentation.
+//! - KIND, the MSGID: the event's.
+//! - Structured data: of an alert `rule`, `severity`, `incident`, `revision`; and `agent` (its
+//!   name) when there is one. 32473 is the number that RFC 5612 reserves for documentation.
 //! - MSG: the event in the sink's [`Format`]; JSON in ASCII, everything else as `\u` escapes. To a JSON reader it is
 //!   the same object. UTF-8 would oblige us to begin it with a byte-order mark (section
 //!   6.4), which those readers refuse, and would let C1 and direction controls through.
@@ -21,6 +23,8 @@ use crate::config::Format;
 const FACILITY: u8 = 16;
 /// Longest HOSTNAME; section 6.
 const HOSTNAME_MAX: usize = 255;
+/// Longest MSGID; section 6.
+const MSGID_MAX: usize = 32;
 
 /// The parts of a stored alert that the header and the structured data repeat.
 #[derive(Default, Deserialize)]
@@ -28,8 +32,9 @@ const HOSTNAME_MAX: usize = 255;
 struct Head {
     time: String,
     node: String,
+    kind: String,
     agent: Option<AgentHead>,
-    alert: AlertHead,
+    alert: Option<AlertHead>,
 }
 
 #[derive(Default, Deserialize)]
@@ -61,18 +66,28 @@ pub fn message(json: &str, format: Format) -> String {
     // The store holds what this program wrote. If it cannot be read back all the
     // same, it still goes out, with what is not known left empty.
     let head: Head = serde_json::from_str(json).unwrap_or_default();
-    let mut out = format!("<{}>1 ", FACILITY * 8 + severity(&head.alert.severity));
+    // What is not known is a warning: someone should look.
+    let severity = match (&head.alert, &*head.kind) {
+        (Some(alert), _) => severity(&alert.severity),
+        (None, "") => severity(""),
+        (None, _) => severity("info"),
+    };
+    let mut out = format!("<{}>1 ", FACILITY * 8 + severity);
     match head.time.parse::<jiff::Timestamp>() {
         Ok(time) => push(&mut out, format_args!("{time:.6}")),
         Err(_) => out.push('-'),
     }
     out.push(' ');
-    push_hostname(&mut out, &head.node);
-    out.push_str(" agent-monitor - alert [agentMonitor@32473");
-    push_param(&mut out, "rule", &head.alert.rule);
-    push_param(&mut out, "severity", &head.alert.severity);
-    push_param(&mut out, "incident", &head.alert.incident);
-    push_param(&mut out, "revision", &head.alert.revision.to_string());
+    push_name(&mut out, &head.node, HOSTNAME_MAX);
+    out.push_str(" agent-monitor - ");
+    push_name(&mut out, &head.kind, MSGID_MAX);
+    out.push_str(" [agentMonitor@32473");
+    if let Some(alert) = &head.alert {
+        push_param(&mut out, "rule", &alert.rule);
+        push_param(&mut out, "severity", &alert.severity);
+        push_param(&mut out, "incident", &alert.incident);
+        push_param(&mut out, "revision", &alert.revision.to_string());
+    }
     if let Some(agent) = &head.agent {
         push_param(&mut out, "agent", &agent.name);
     }
@@ -86,7 +101,7 @@ pub fn message(json: &str, format: Format) -> String {
     out
 }
 
-/// Section 6.2.1, table 2. What is not known is a warning: someone should look.
+/// Section 6.2.1, table 2.
 fn severity(name: &str) -> u8 {
     match name {
         "critical" => 2,
@@ -98,13 +113,13 @@ fn severity(name: &str) -> u8 {
 }
 
 /// Printable ASCII without blanks; anything else becomes `?`.
-fn push_hostname(out: &mut String, node: &str) {
-    if node.is_empty() {
+fn push_name(out: &mut String, name: &str, longest: usize) {
+    if name.is_empty() {
         out.push('-');
     }
     out.extend(
-        node.chars()
-            .take(HOSTNAME_MAX)
+        name.chars()
+            .take(longest)
             .map(|c| if c.is_ascii_graphic() { c } else { '?' }),
     );
 }
@@ -199,6 +214,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_alert_has_its_kind_and_no_severity_of_its_own() {
+        let exec = r#"{"kind":"exec","node":"n","agent":{"name":"a]"},"exec":{}}"#;
+        assert_eq!(
+            message(exec, Format::Json),
+            "<134>1 - n agent-monitor - exec [agentMonitor@32473 agent=\"a\\]\"] ".to_owned()
+                + exec
+        );
+    }
+
+    #[test]
     fn frame_counts_octets() {
         let mut out = String::new();
         write_frame(&mut out, ALERT, Format::Json);
@@ -206,7 +231,7 @@ mod tests {
         let (count, rest) = out.split_once(' ').unwrap();
         let (first, second) = rest.split_at(count.parse().unwrap());
         assert_eq!(first, message(ALERT, Format::Json));
-        assert!(second.ends_with(" {}"), "{second}");
+        assert!(second.ends_with("] {}"), "{second}");
     }
 
     #[test]
@@ -219,7 +244,7 @@ mod tests {
     fn what_cannot_be_read_back_still_goes_out() {
         let message = message("not json", Format::Json);
         assert!(
-            message.starts_with("<132>1 - - agent-monitor - alert ["),
+            message.starts_with("<132>1 - - agent-monitor - - [agentMonitor@32473] "),
             "{message}"
         );
         assert!(message.ends_with("] not json"), "{message}");

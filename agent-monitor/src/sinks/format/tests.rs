@@ -72,6 +72,24 @@ fn cef_is_what_was_reviewed() {
 }
 
 #[test]
+fn plain_is_what_was_reviewed() {
+    let lines: Vec<_> = EVENTS
+        .lines()
+        .map(|event| Format::Plain.line(event))
+        .collect();
+    golden("plain.txt", &(lines.join("\n") + "\n"));
+}
+
+#[test]
+fn syslog_is_what_was_reviewed() {
+    let lines: Vec<_> = EVENTS
+        .lines()
+        .map(|event| crate::sinks::rfc5424::message(event, Format::Plain))
+        .collect();
+    golden("syslog.txt", &(lines.join("\n") + "\n"));
+}
+
+#[test]
 fn json_is_the_event_itself() {
     for event in EVENTS.lines() {
         assert_eq!(Format::Json.line(event), event);
