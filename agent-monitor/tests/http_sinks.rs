@@ -17,9 +17,9 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use common::receivers::{Child, certificates};
-use common::{alert, id, wait_for};
+use common::{EPOCH_NS, alert, id, wait_for};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use opentelemetry_proto::tonic::common::v1::any_value;
+use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use prost::Message as _;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -125,6 +125,7 @@ struct Monitor {
     stop: watch::Sender<bool>,
     runtime: Runtime,
     folder: tempfile::TempDir,
+    config: SinkConfig,
 }
 
 impl Monitor {
@@ -144,7 +145,7 @@ impl Monitor {
         let (stop, stopped) = watch::channel(false);
         let sinks = {
             let _entered = runtime.enter();
-            Sinks::start(&[config], &store, &stopped)
+            Sinks::start(std::slice::from_ref(&config), &store, &stopped)
         };
         Self {
             store,
@@ -152,6 +153,7 @@ impl Monitor {
             stop,
             runtime,
             folder,
+            config,
         }
     }
 
@@ -331,6 +333,63 @@ fn a_busy_receiver_is_left_alone_for_as_long_as_it_says() {
     monitor.stop();
 }
 
+#[test]
+fn a_receiver_that_takes_a_request_and_never_answers_delays_only_its_own_sink() {
+    let stalls = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let receiver = Receiver::start(|_, _| answer(200, &json!({ "code": 0 })));
+    let stuck = format!(
+        "kind = \"splunk\"\nurl = \"http://{}\"\ntoken = $",
+        stalls.local_addr().unwrap()
+    );
+    let monitor = Monitor::start(&stuck, 1..=3);
+    // It has the whole request, and says nothing.
+    let (mut taken, _) = stalls.accept().unwrap();
+    std::io::Read::read_exact(&mut taken, &mut [0; 100]).unwrap();
+    let mut configs = vec![monitor.config.clone()];
+    let well = format!(
+        "name = \"well\"\nkind = \"webhook\"\nurl = \"{}\"",
+        receiver.url()
+    );
+    configs.push(toml::from_str(&well).unwrap());
+    monitor.sinks.replace(&configs);
+    for n in 4..=20 {
+        monitor.store.append(&alert(n)).unwrap();
+    }
+    let start = std::time::Instant::now();
+    let statuses = wait_for("the other sink's delivery", LIMIT, || {
+        let statuses = monitor.sinks.statuses();
+        (statuses[1].lag == 0).then_some(statuses)
+    });
+    assert!(
+        start.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!((statuses[0].cursor, statuses[0].lag), (0, 20));
+    assert_eq!(receiver.requests().len(), 20);
+    monitor.stop();
+}
+
+#[test]
+fn a_template_s_filter_keeps_text_from_calling_everybody_in_a_chat() {
+    let receiver = Receiver::start(|_, _| answer(200, &json!({})));
+    let sink = format!(
+        "kind = \"webhook\"\nurl = \"{}\"\ntemplate = '{{\"text\": {{{{ alert.summary | slack }}}}}}'",
+        receiver.url()
+    );
+    let monitor = Monitor::start(&sink, 2..=2);
+    monitor
+        .store
+        .append(&common::alert_saying(1, "a", "<!channel> & \"x\""))
+        .unwrap();
+    wait_for("the request", LIMIT, || {
+        (receiver.requests().len() == 2).then_some(())
+    });
+    let body: Value = serde_json::from_slice(&receiver.requests()[1].body).unwrap();
+    assert_eq!(body, json!({ "text": "&lt;!channel&gt; &amp; \"x\"" }));
+    monitor.stop();
+}
+
 /// Checks a `_bulk` body: pairs of lines, each a creation under the document's own id.
 fn bulk_documents(request: &Request) -> Vec<(String, Value)> {
     assert_eq!(request.path, "/_bulk");
@@ -465,26 +524,88 @@ fn otlp_logs_are_read_by_the_published_protocol() {
     let requests = receiver.requests();
     assert_eq!(requests.len(), 2);
     let logs = ExportLogsServiceRequest::decode(&requests[1].body[..]).unwrap();
-    let resource = logs.resource_logs[0].resource.as_ref().unwrap();
-    assert!(
-        resource
-            .attributes
-            .iter()
-            .any(|it| it.key == "service.name")
+    // A decoder skips fields that the protocol does not have: none were there.
+    assert_eq!(logs.encode_to_vec(), requests[1].body);
+    let [resource_logs] = &logs.resource_logs[..] else {
+        panic!("one resource: {logs:?}");
+    };
+    let [scope_logs] = &resource_logs.scope_logs[..] else {
+        panic!("one scope: {logs:?}");
+    };
+    let scope = scope_logs.scope.as_ref().unwrap();
+    assert_eq!((&*scope.name, &*scope.version), ("agent-monitor", VERSION));
+    let resource = resource_logs.resource.as_ref().unwrap();
+    assert_eq!(
+        attributes(&resource.attributes),
+        json!({ "service.name": "agent-monitor", "service.version": VERSION, "host.name": "node-1" })
     );
-    let records = &logs.resource_logs[0].scope_logs[0].log_records;
-    assert_eq!(records.len(), 5);
-    for (n, record) in (1..).zip(records) {
+    assert_eq!(scope_logs.log_records.len(), 5);
+    for (n, record) in (1..).zip(&scope_logs.log_records) {
+        assert_eq!(record.time_unix_nano, EPOCH_NS + n * 1_000_000_000);
+        assert!(record.observed_time_unix_nano > 1_700_000_000_000_000_000);
+        // FATAL and its range in the log data model.
+        assert_eq!(
+            (record.severity_number, &*record.severity_text),
+            (21, "critical")
+        );
         assert_eq!(record.event_name, "agent_monitor.alert");
-        assert!((1..=24).contains(&record.severity_number));
-        assert!(record.observed_time_unix_nano > 0);
-        let value = |key: &str| {
-            let found = record.attributes.iter().find(|it| it.key == key);
-            found.and_then(|it| it.value.clone()?.value)
-        };
-        assert_eq!(value("id"), Some(any_value::Value::StringValue(id(n))));
-        assert!(value("alert.rule").is_some());
+        let body = record.body.as_ref().and_then(|it| it.value.as_ref());
+        let summary = "it did what it should not".to_owned();
+        assert_eq!(body, Some(&any_value::Value::StringValue(summary)));
+        assert_eq!(
+            attributes(&record.attributes),
+            flat(&serde_json::to_value(alert(n)).unwrap())
+        );
+        assert_eq!((record.flags, record.dropped_attributes_count), (0, 0));
+        assert!(record.trace_id.is_empty() && record.span_id.is_empty());
     }
+}
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Attributes as an object; fails when one is there twice.
+fn attributes(attributes: &[KeyValue]) -> Value {
+    let mut object = serde_json::Map::new();
+    for attribute in attributes {
+        let value = plain(attribute.value.as_ref().unwrap().value.as_ref().unwrap());
+        let twice = object.insert(attribute.key.clone(), value);
+        assert_eq!(twice, None, "{}", attribute.key);
+    }
+    Value::Object(object)
+}
+
+fn plain(value: &any_value::Value) -> Value {
+    match value {
+        any_value::Value::StringValue(text) => text.as_str().into(),
+        any_value::Value::IntValue(number) => (*number).into(),
+        any_value::Value::BoolValue(truth) => (*truth).into(),
+        any_value::Value::ArrayValue(list) => {
+            let items = list
+                .values
+                .iter()
+                .map(|it| plain(it.value.as_ref().unwrap()));
+            items.collect()
+        }
+        other => panic!("not in an alert: {other:?}"),
+    }
+}
+
+/// The members of `event` by their paths.
+fn flat(event: &Value) -> Value {
+    let mut out = serde_json::Map::new();
+    let mut waiting = vec![(String::new(), event)];
+    while let Some((path, value)) = waiting.pop() {
+        match value {
+            Value::Object(members) => waiting.extend(members.iter().map(|(name, value)| {
+                let dot = if path.is_empty() { "" } else { "." };
+                (format!("{path}{dot}{name}"), value)
+            })),
+            value => {
+                out.insert(path, value.clone());
+            }
+        }
+    }
+    Value::Object(out)
 }
 
 #[test]

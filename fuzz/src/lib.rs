@@ -4,6 +4,7 @@
 //! runs them with libFuzzer; the tests here run each once over its seeds, made from
 //! what real tools said, and over everything that was ever found.
 
+mod formats;
 mod seeds;
 mod sessions;
 mod targets;
@@ -60,7 +61,7 @@ pub static TARGETS: &[Target] = &[
     target("record", targets::record, seeds::records),
     target("recording", targets::recording, seeds::recordings),
     target("rules", targets::rules, seeds::rules),
-    target("formats", targets::formats, seeds::texts),
+    target("formats", formats::formats, seeds::texts),
 ];
 
 const fn target(name: &'static str, run: fn(&[u8]), seeds: fn() -> Vec<Vec<u8>>) -> Target {

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use agent_monitor::capture::packets::{Packets, file};
 use agent_monitor::capture::recording::Reader;
-use agent_monitor::config::Format;
 use agent_monitor::decode;
 use agent_monitor::flow::stream::{Next, Stream};
 use agent_monitor::protocol::datagram::DATAGRAM_PROTOCOLS;
@@ -12,9 +11,7 @@ use agent_monitor::protocol::layers::Layers;
 use agent_monitor::protocol::{Answer, Fact, Input, PROTOCOLS, Parser, Side};
 use agent_monitor::rules::problem::{Problems, Source};
 use agent_monitor::rules::set::RuleSet;
-use agent_monitor::sinks::rfc5424;
 use bytes::Bytes;
-use serde_json::{Value, json};
 
 use crate::sessions::parts;
 
@@ -234,42 +231,5 @@ pub fn rules(data: &[u8]) {
     if let Err(problems) = RuleSet::compile(&[vec![source]], Problems::default()) {
         assert!(!problems.to_string().is_empty());
         assert!(!problems.show(false, 80).is_empty());
-    }
-}
-
-/// Every format of the sinks, with the input in every text of an alert.
-pub fn formats(data: &[u8]) {
-    let text = String::from_utf8_lossy(data);
-    let alert = json!({
-        "schema": 1, "id": "a-1", "time": "2026-01-01T00:00:00.000000001Z", "kind": "alert", "node": text,
-        "agent": {"id": text, "name": text, "cgroup": text, "cgroup_id": "7",
-            "container": {"id": text, "name": text, "image": text, "runtime": "docker"},
-            "pod": {"namespace": text, "name": text}},
-        "process": {"pid": 7, "start": 9, "ppid": 1, "uid": 0, "comm": text, "exe": text, "argv": [text, text],
-            "ancestors": [{"pid": 1, "comm": text, "exe": text}]},
-        "alert": {"incident": text, "revision": 1, "rule": text, "title": text, "severity": "high",
-            "confidence": "medium", "attack": ["T1572"], "summary": text, "evidence": [text, text],
-            "events": [text], "count": 1, "first_seen": "2026-01-01T00:00:00.000000001Z",
-            "last_seen": "2026-01-01T00:00:00.000000001Z", "coverage": text},
-    })
-    .to_string();
-    for format in [
-        Format::Json,
-        Format::Ocsf,
-        Format::Ecs,
-        Format::Cef,
-        Format::Plain,
-    ] {
-        let line = format.line(&alert);
-        let control = line.chars().find(|c| matches!(c, '\0'..' '));
-        assert_eq!(control, None, "a control character in {line:?}");
-        if matches!(format, Format::Json | Format::Ocsf | Format::Ecs) {
-            serde_json::from_str::<Value>(&line).expect("it is JSON");
-        }
-        let mut frame = String::new();
-        rfc5424::write_frame(&mut frame, &alert, format);
-        let (length, message) = frame.split_once(' ').expect("its length comes first");
-        assert_eq!(length.parse(), Ok(message.len()));
-        assert!(!message.chars().any(char::is_control), "{message:?}");
     }
 }

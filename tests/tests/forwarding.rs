@@ -2,6 +2,7 @@
 //! get exactly what `tail` shows, whoever dies on the way. Needs root.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -185,4 +186,136 @@ fn a_file_and_rsyslog_get_what_tail_shows_though_rsyslog_and_the_daemon_are_kill
     assert_eq!(ids.len(), 9);
     monitor.stop().unwrap();
     assert_eq!(lines(&file), all);
+}
+
+/// Secrets of every kind of sink, from files and the environment, and receivers that fail
+/// in every way: none is in a log, however much is logged, nor in what is shown.
+#[test]
+fn no_secret_is_shown_or_logged() {
+    let world = World::new("secrets").unwrap();
+    let agent = Agent::cgroup(&world, "agent").unwrap();
+    let refuses = Refuses::start();
+    let site = Site::new().unwrap();
+    let site = site.with("RUST_LOG", "trace").with(
+        "HOOK_URL",
+        &format!("http://{}/s3cret-hook", refuses.address),
+    );
+    let site = Arc::new(site.with("API_KEY", "s3cret-api-key"));
+    for name in ["token", "authorization", "basic", "key"] {
+        fs::write(site.dir().join(name), format!("s3cret-{name}:x\n")).unwrap();
+    }
+    let sinks = r#"
+[[sink]]
+name = "splunk"
+kind = "splunk"
+url = "http://ADDRESS"
+token = { file = "@/token" }
+[[sink]]
+name = "elastic"
+kind = "elasticsearch"
+url = "http://ADDRESS"
+index = "alerts"
+api_key = { env = "API_KEY" }
+[[sink]]
+name = "opensearch"
+kind = "elasticsearch"
+url = "http://127.0.0.1:1"
+index = "alerts"
+basic = { file = "@/basic" }
+[[sink]]
+name = "otlp"
+kind = "otlp"
+url = "http://ADDRESS/v1/logs"
+authorization = { file = "@/authorization" }
+[[sink]]
+name = "hook"
+kind = "webhook"
+url = { env = "HOOK_URL" }
+key = { file = "@/key" }
+"#;
+    let sinks = sinks
+        .replace('@', site.dir().to_str().unwrap())
+        .replace("ADDRESS", &refuses.address);
+    let monitor = Monitor::start_at(&site, &[&agent.selector()], &sinks).unwrap();
+    mine(&monitor, &agent);
+    let status = wait::until("every sink to fail", LIMIT, || {
+        let status = monitor.status()?;
+        let sinks = status["sinks"].as_array().cloned().unwrap_or_default();
+        let failed = |it: &Value| it["last_error"].is_string();
+        Ok((sinks.len() == 5 && sinks.iter().all(failed)).then_some(status))
+    });
+    let mut shown = status.unwrap().to_string();
+    let config = site.dir().join("config.toml");
+    for command in [
+        &["config", "show", config.to_str().unwrap()][..],
+        &["status"],
+        &["sinks", "list", "--output", "pretty"],
+        &["sinks", "status", "--output", "pretty"],
+        &["sinks", "retry", "splunk"],
+    ] {
+        let output = site.command(command).unwrap().output().unwrap();
+        shown += &String::from_utf8_lossy(&output.stdout);
+        shown += &String::from_utf8_lossy(&output.stderr);
+    }
+    assert!(
+        shown.contains("splunk") && shown.contains("@/token".trim_start_matches('@')),
+        "{shown}"
+    );
+    monitor.stop().unwrap();
+    let log = fs::read_to_string(site.dir().join("log")).unwrap();
+    assert!(log.contains("TRACE"), "everything is logged: {log}");
+    let store = fs::read(site.dir().join("store.db")).unwrap();
+    let base64 = "czNjcmV0LWJhc2lj";
+    for (place, text) in [
+        ("what is shown", shown),
+        ("the log", log),
+        ("the store", String::from_utf8_lossy(&store).into_owned()),
+    ] {
+        for secret in ["s3cret", base64] {
+            let line = text.lines().find(|line| line.contains(secret));
+            assert_eq!(line, None, "a secret is in {place}");
+        }
+    }
+}
+
+/// Answers 403 to every request.
+struct Refuses {
+    address: String,
+    child: Child,
+}
+
+impl Refuses {
+    fn start() -> Self {
+        let script = r#"
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(403); self.send_header("Content-Length", "6"); self.end_headers()
+        self.wfile.write(b"not us")
+    def log_message(self, *_): pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_address[1], flush=True)
+server.serve_forever()
+"#;
+        let mut child = Command::new("/usr/bin/python3")
+            .args(["-c", script])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut port = String::new();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        out.read_line(&mut port).unwrap();
+        Self {
+            address: format!("127.0.0.1:{}", port.trim()),
+            child,
+        }
+    }
+}
+
+impl Drop for Refuses {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }

@@ -41,9 +41,10 @@ fn in_words(event: View<'_>) -> Option<String> {
         .map(|(comm, pid)| format!("{comm}[{pid}]"));
     let command = body.command_line("argv");
     let (source, destination) = event.ends();
-    let (sign, other) = match event.inbound() {
-        true => ("←", source),
-        false => ("→", destination),
+    let (sign, other) = match event.kind() {
+        "listen" | "bind" => ("at", body.at("local")),
+        _ if event.inbound() => ("←", source),
+        _ => ("→", destination),
     };
     let other = other
         .text("ip")
