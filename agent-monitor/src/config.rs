@@ -263,6 +263,8 @@ impl Config {
                 Some("give it a name that is not empty")
             } else if !names.insert(sink.name()) {
                 Some("another sink has this name: give each its own")
+            } else if self.store.events == Events::None && sink.wants_events() {
+                Some("filter.kinds names events, and [store] events = \"none\" stores none")
             } else {
                 sink.problem()
             };
@@ -383,6 +385,24 @@ mod tests {
         assert!(refusal(&local("host:514")).contains("path of a socket"));
         let relative = refusal("[[sink]]\nkind = 'file'\nname = 'f'\npath = 'a'");
         assert!(relative.contains("begin with"), "{relative}");
+    }
+
+    #[test]
+    fn refuses_kinds_that_there_are_not_or_that_are_not_stored() {
+        let file = |kinds: &str| {
+            format!(
+                "[[sink]]\nkind = 'file'\nname = 'f'\npath = '/a'\nfilter = {{ kinds = {kinds} }}\n"
+            )
+        };
+        for good in ["['*']", "['alert', 'exec']", "['a*']"] {
+            assert!(parse(&file(good)).is_ok(), "{good}");
+        }
+        for bad in ["[]", "['alerts']", "['exec', 'x*']"] {
+            assert!(refusal(&file(bad)).contains("kinds of events"), "{bad}");
+        }
+        let none = "[store]\nevents = 'none'\n";
+        assert!(refusal(&(none.to_owned() + &file("['exec']"))).contains("stores none"));
+        assert!(parse(&(none.to_owned() + &file("['alert']"))).is_ok());
     }
 
     #[test]

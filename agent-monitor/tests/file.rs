@@ -12,9 +12,10 @@ use std::time::Duration;
 use agent_monitor::config::{
     BatchConfig, FileConfig, FilterConfig, Format, RotateConfig, SinkConfig, Size, Span,
 };
+use agent_monitor::event::{Body, Event, Gap, Timestamp};
 use agent_monitor::sinks::{SinkStatus, Sinks};
 use agent_monitor::store::Store;
-use common::{SmallDisk, alert, alert_saying, id, id_of, wait_for};
+use common::{EPOCH_NS, SmallDisk, alert, alert_saying, id, id_of, wait_for};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
@@ -331,6 +332,69 @@ fn what_logrotate_took_away_is_let_go_of_when_told_to() {
     monitor.wait_until_delivered();
     monitor.stop();
     assert_eq!(ids(&output), expected([2]));
+}
+
+/// The `n`th event, a gap.
+fn gap(n: u64) -> Event {
+    let time = Timestamp(EPOCH_NS + n * 1_000_000_000);
+    Event {
+        id: id(n).into(),
+        time,
+        node: "node-1".into(),
+        agent: None,
+        process: None,
+        body: Body::Gap(Gap {
+            reason: "it rained".into(),
+            from: time,
+            to: time,
+        }),
+    }
+}
+
+#[test]
+fn events_go_to_sinks_that_want_them_and_the_others_go_past() {
+    let folder = tempfile::tempdir().unwrap();
+    let monitor = Monitor::start(folder.path(), &folder.path().join("alerts"));
+    let file = |name: &str, kinds: &[&str]| {
+        let kinds = kinds.iter().map(|kind| kind.parse().unwrap()).collect();
+        SinkConfig::File(FileConfig {
+            name: name.into(),
+            path: folder.path().join(name),
+            format: Format::Json,
+            rotate: RotateConfig::default(),
+            filter: FilterConfig {
+                kinds,
+                ..FilterConfig::default()
+            },
+            batch: BatchConfig::default(),
+        })
+    };
+    monitor.sinks.replace(&[
+        file("alerts", &["alert"]),
+        file("all", &["*"]),
+        file("gaps", &["g*"]),
+        file("execs", &["exec"]),
+    ]);
+    // More than are read at a time.
+    for n in 1..=1000 {
+        let event = if n % 100 == 0 { alert(n) } else { gap(n) };
+        monitor.store.append(&event).unwrap();
+    }
+    let statuses = wait_for("all delivered", LIMIT, || {
+        let statuses = monitor.sinks.statuses();
+        statuses.iter().all(|it| it.lag == 0).then_some(statuses)
+    });
+    assert_eq!(statuses[0].cursor, 1000);
+    for (name, is_in) in [
+        ("alerts", (|n| n % 100 == 0) as fn(u64) -> bool),
+        ("all", |_| true),
+        ("gaps", |n| n % 100 != 0),
+    ] {
+        let wanted = (1..=1000).filter(|n| is_in(*n));
+        assert_eq!(ids(&folder.path().join(name)), expected(wanted), "{name}");
+    }
+    assert!(!folder.path().join("execs").exists());
+    monitor.stop();
 }
 
 #[test]

@@ -215,3 +215,24 @@ fn templates(event: &Value, text: &str) {
         assert!(escaped.is_some(), "a bare mark in {:?}", place("d"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What means something in one of the formats, and what stands for the rest.
+    const MARKS: [&str; 22] = [
+        "\"", "\\", "]", "[", "=", "|", " ", "\n", "\r", "\0", "\u{1b}", "\u{9b}", "\u{202e}", "&",
+        "<", ">", "'", "*", "{", "}", "a", "é",
+    ];
+
+    #[test]
+    fn every_pair_of_marks_stays_where_it_is_put() {
+        formats(b"");
+        for one in MARKS {
+            for other in MARKS {
+                formats(format!("{one}{other}").as_bytes());
+            }
+        }
+    }
+}

@@ -46,9 +46,9 @@ async fn show(args: &SinksListArgs, pretty: fn(&[SinkStatus]) -> String) -> Resu
     let client = Client::new(&args.socket.socket);
     let sinks = client.get_json::<Status>("/v1/status").await?.sinks;
     match args.output.format() {
-        Output::Pretty if sinks.is_empty() => Ok(
-            "there are no sinks: alerts stay in the store; see [[sink]] in the README\n".to_owned(),
-        ),
+        Output::Pretty if sinks.is_empty() => {
+            Ok("there are no sinks: alerts stay in the store; see docs/sinks.md\n".to_owned())
+        }
         Output::Pretty => Ok(pretty(&sinks)),
         Output::Json => {
             let mut text = String::new();

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::units::{Size, Span};
-use crate::event::Severity;
+use crate::event::{Body, Severity};
 
 /// A `[[sink]]`. Its `name` is what its cursor is kept under: a renamed sink is
 /// a new one and gets every alert that is still stored.
@@ -273,18 +273,41 @@ impl Format {
     }
 }
 
-/// `filter = { … }`: which alerts a sink gets. Every condition that is there must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// `filter = { … }`: which alerts and events a sink gets. Every condition that is there must hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct FilterConfig {
-    /// The least severity.
+    /// Globs of kinds, one of which must match. Others than alerts have to be stored: see
+    /// `[store] events`.
+    #[schemars(with = "Vec<String>")]
+    pub kinds: Vec<Glob>,
+    /// The least severity of an alert.
     pub min_severity: Option<Severity>,
-    /// Globs of rule ids, one of which must match.
+    /// Globs of alerts' rule ids, one of which must match.
     #[schemars(with = "Vec<String>")]
     pub rules: Vec<Glob>,
     /// Globs of agents' names, one of which must match.
     #[schemars(with = "Vec<String>")]
     pub agents: Vec<Glob>,
+}
+
+impl Default for FilterConfig {
+    fn default() -> Self {
+        Self {
+            kinds: Glob::new("alert").into_iter().collect(),
+            min_severity: None,
+            rules: Vec::new(),
+            agents: Vec::new(),
+        }
+    }
+}
+
+impl FilterConfig {
+    /// Whether it lets through events of this kind.
+    fn has_kind(&self, kind: &str) -> bool {
+        let mut globs = self.kinds.iter();
+        globs.any(|glob| glob.compile_matcher().is_match(kind))
+    }
 }
 
 /// `batch = { … }`: in what portions a sink delivers.
@@ -464,8 +487,25 @@ impl SinkConfig {
         }
     }
 
+    /// Whether it gets more than alerts.
+    pub(super) fn wants_events(&self) -> bool {
+        let (filter, _) = self.delivery();
+        let mut kinds = Body::KINDS.iter().filter(|kind| **kind != "alert");
+        kinds.any(|kind| filter.has_kind(kind))
+    }
+
     /// What is wrong with it beyond its form, and what to do.
     pub(super) fn problem(&self) -> Option<&'static str> {
+        let kinds = &self.delivery().0.kinds;
+        let is_kind = |glob: &Glob| {
+            let glob = glob.compile_matcher();
+            Body::KINDS.iter().any(|kind| glob.is_match(kind))
+        };
+        if kinds.is_empty() || !kinds.iter().all(is_kind) {
+            return Some(
+                "filter.kinds must name kinds of events, such as \"alert\", \"exec\", \"connect\", \"gap\", or \"*\" for all",
+            );
+        }
         if let Some(url) = self.url() {
             let rest = url.strip_prefix("https://");
             let Some(rest) = rest.or_else(|| url.strip_prefix("http://")) else {

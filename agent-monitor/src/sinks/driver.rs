@@ -24,6 +24,9 @@ const MAX_UNSETTLED: u32 = 10;
 /// How often a receiver may refuse an alert, alone in its batch, before that goes to
 /// the dead letters: a receiver may refuse for a while what it takes once it is mended.
 const MAX_REFUSALS: u32 = 5;
+/// How many records that the filter keeps back are gone past before the cursor is moved:
+/// each move is a sync.
+const MAX_SKIPPED: Seq = 10_000;
 /// Longest wait that a receiver can ask for.
 const BUSY_MAX: Duration = Duration::from_secs(300);
 /// How long a sink may go on after the stop to deliver what is already stored.
@@ -44,6 +47,7 @@ pub(super) async fn run<S: Sink>(
         newest: store.watch(),
         full: options.batch.records.min(sink.most()).get(),
         limit: options.batch.records.min(sink.most()).get(),
+        wanted: options.filter.wanted(),
         options,
         refusals: 0,
         held_since: None,
@@ -99,6 +103,7 @@ struct Delivery {
 struct Driver<S> {
     sink: S,
     options: Options,
+    wanted: Wanted,
     /// Alerts that fill a delivery.
     full: u32,
     /// Most alerts in the next delivery: fewer while a refused one is looked for.
@@ -164,11 +169,14 @@ impl<S: Sink> Driver<S> {
         self.settle().await?;
         // Seen as read before the read: an alert that comes after it wakes us.
         self.newest.borrow_and_update();
-        let (position, limit) = (self.position, self.limit);
+        let (position, limit, wanted) = (self.position, self.limit, self.wanted);
         let batch = self
-            .in_store(move |store| store.read_after(position, limit, Wanted::Alerts))
+            .in_store(move |store| store.read_after(position, limit, wanted))
             .await?;
         if batch.is_empty() {
+            if self.unsettled.is_empty() && self.position > self.cursor {
+                self.advance(self.position).await?;
+            }
             if self.unsettled.is_empty() {
                 self.clear_error();
             }
@@ -189,13 +197,17 @@ impl<S: Sink> Driver<S> {
             return None;
         }
         let now = Instant::now();
-        let full = u32::try_from(alerts).is_ok_and(|alerts| alerts >= self.limit);
         let mut until = self.not_before;
-        if !full {
+        if !self.is_full(alerts) {
             let since = *self.held_since.get_or_insert(now);
             until = until.max(since + self.options.batch.age.0);
         }
         (until > now).then_some(until)
+    }
+
+    /// Whether so many records may be followed by more.
+    fn is_full(&self, records: usize) -> bool {
+        u32::try_from(records).is_ok_and(|records| records >= self.limit)
     }
 
     async fn deliver(&mut self, batch: Vec<Record>) -> Result<(), Failure> {
@@ -206,8 +218,12 @@ impl<S: Sink> Driver<S> {
         self.held_since = None;
         let wanted: Vec<Record> = batch
             .into_iter()
-            .filter(|record| self.options.filter.wants(&record.json))
+            .filter(|record| self.options.filter.wants(record))
             .collect();
+        if wanted.is_empty() && self.is_full(read) && last - self.cursor < MAX_SKIPPED {
+            self.position = last;
+            return Ok(());
+        }
         let mut settles = Instant::now();
         if !wanted.is_empty() {
             match self.sink.deliver(&wanted).await {
@@ -397,12 +413,13 @@ impl<S: Sink> Driver<S> {
     /// when there is none. What the sink does not want, it only goes past.
     async fn bury_next(&mut self, last: Seq, error: &str) -> Result<bool, Failure> {
         let cursor = self.cursor;
-        let next = self.in_store(move |store| store.read_after(cursor, 1, Wanted::Alerts));
+        let wanted = self.wanted;
+        let next = self.in_store(move |store| store.read_after(cursor, 1, wanted));
         let Some(record) = next.await?.pop().filter(|record| record.seq <= last) else {
             self.advance(last).await?;
             return Ok(false);
         };
-        if !self.options.filter.wants(&record.json) {
+        if !self.options.filter.wants(&record) {
             self.advance(record.seq).await?;
             return Ok(true);
         }

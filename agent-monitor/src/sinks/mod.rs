@@ -1,4 +1,5 @@
-//! Sinks: where alerts go. Each is a cursor over the store's sequence.
+//! Sinks: where alerts go, and events where they are wanted. Each is a cursor over the
+//! store's sequence.
 //!
 //! A sink is no channel that fills up. Its driver (see [`Sinks::start`]) reads
 //! what comes after the cursor, delivers it, and moves the cursor durably once
@@ -142,6 +143,7 @@ pub struct Sinks {
 /// One sink at work.
 struct Running {
     config: SinkConfig,
+    wanted: Wanted,
     status: watch::Receiver<SinkStatus>,
     orders: Orders,
     /// Gone: the sink ends.
@@ -169,7 +171,7 @@ impl Sinks {
     pub fn replace(&self, configs: &[SinkConfig]) {
         let reader = |config: &SinkConfig| Reader {
             name: config.name().to_owned(),
-            wanted: Wanted::Alerts,
+            wanted: Filter::new(config.delivery().0).wanted(),
         };
         self.store.set_sinks(configs.iter().map(reader).collect());
         let mut running = lock(&self.running);
@@ -200,7 +202,7 @@ impl Sinks {
             .iter()
             .map(|running| {
                 let mut status = running.status.borrow().clone();
-                if let Ok(behind) = self.store.behind(status.cursor, Wanted::Alerts) {
+                if let Ok(behind) = self.store.behind(status.cursor, running.wanted) {
                     status.lag = behind.records;
                     let age = behind.oldest.map(|time| now().0.saturating_sub(time.0));
                     status.lag_seconds = age.unwrap_or_default() / 1_000_000_000;
@@ -267,10 +269,9 @@ impl Sinks {
         after: Option<JoinHandle<()>>,
     ) -> Running {
         let (filter, batch) = config.delivery();
-        let options = driver::Options {
-            filter: Filter::new(filter),
-            batch,
-        };
+        let filter = Filter::new(filter);
+        let reads = filter.wanted();
+        let options = driver::Options { filter, batch };
         let (sender, status) = watch::channel(SinkStatus {
             name: config.name().to_owned(),
             kind: config.kind(),
@@ -287,6 +288,7 @@ impl Sinks {
         };
         Running {
             config: config.clone(),
+            wanted: reads,
             status,
             orders,
             _wanted: wanted,

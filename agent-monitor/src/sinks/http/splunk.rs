@@ -112,7 +112,7 @@ impl SplunkSink {
         };
         let mut object = json!({
             "source": "agent-monitor",
-            "sourcetype": "agent-monitor:alert",
+            "sourcetype": format!("agent-monitor:{}", record.kind),
             "event": event,
         });
         if let Some(node) = native["node"].as_str() {
