@@ -4,13 +4,14 @@
 //! One synchronous chain, the same for what the kernel sends and for a replay.
 
 mod consequence;
+mod work;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::decode::{self, Body, CgroupAction, DeviceClass, ProcessKey, Record};
+use crate::decode::{self, Body, CgroupAction, ProcessKey, Record};
 use crate::detect::blind::Hole;
 use crate::detect::relay::Relays;
 use crate::detect::{Finding, Subject, blind, ssh_command, tool, tunnel};
@@ -330,37 +331,6 @@ impl Pipeline {
             record.time,
             process,
             event::Body::Cgroup(body),
-            out,
-        );
-    }
-
-    fn device(&mut self, record: &Record, device: &decode::Device, out: &mut Vec<Event>) {
-        let process = self.process(record.process, record.time);
-        let letters = [(2, 'r'), (4, 'w'), (1, 'm')];
-        let body = event::Device {
-            class: match device.class {
-                DeviceClass::Character => "character",
-                DeviceClass::Block => "block",
-            },
-            major: device.major,
-            minor: device.minor,
-            access: letters
-                .iter()
-                .filter(|(bit, _)| device.access & bit != 0)
-                .map(|(_, letter)| letter)
-                .collect(),
-            name: self.devices.name(device.class, device.major, device.minor),
-            result: if device.refused {
-                "refused"
-            } else {
-                "attempted"
-            },
-        };
-        self.emit(
-            record.agent,
-            record.time,
-            process,
-            event::Body::Device(body),
             out,
         );
     }

@@ -6,7 +6,8 @@
 //! ```
 //! Integers are little-endian; the CRC-32 (IEEE 802.3) is over type and
 //! payload. The first frame is a [`About`] as JSON, agents come as JSON when
-//! they are first seen, and the rest are records as the kernel wrote them
+//! they are first seen, what a suspected agent used is a [`Usage`] in three u64,
+//! and the rest are records as the kernel wrote them
 //! (`agent_monitor_common::event`), in order of time.
 
 #![forbid(unsafe_code)]
@@ -30,6 +31,7 @@ const MAX_FRAME: u32 = 64 << 10;
 const ABOUT: u32 = 0;
 const RECORD: u32 = 1;
 const AGENT: u32 = 2;
+const USAGE: u32 = 3;
 
 /// Where and when a recording was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +57,30 @@ pub struct RecordedAgent {
     pub cgroup: String,
 }
 
+/// Processor time that an agent has used, read from its cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Cgroup id of the agent.
+    pub agent: u64,
+    /// When that was read, nanoseconds since boot.
+    pub time: u64,
+    /// Nanoseconds since the cgroup was made.
+    pub used: u64,
+}
+
+impl Usage {
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (words, []) = bytes.as_chunks::<8>() else {
+            return None;
+        };
+        let [agent, time, used] = *words else {
+            return None;
+        };
+        let [agent, time, used] = [agent, time, used].map(u64::from_le_bytes);
+        Some(Self { agent, time, used })
+    }
+}
+
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
@@ -62,6 +88,8 @@ pub enum Frame {
     Record(Bytes),
     /// An agent that later records belong to.
     Agent(RecordedAgent),
+    /// What an agent has used.
+    Usage(Usage),
 }
 
 /// Why a recording cannot be read on.
@@ -174,6 +202,15 @@ impl<W: Write> Writer<W> {
         self.frame(AGENT, &json)
     }
 
+    /// Adds what an agent has used.
+    ///
+    /// # Errors
+    /// Writing failed.
+    pub fn usage(&mut self, usage: Usage) -> io::Result<()> {
+        let words = [usage.agent, usage.time, usage.used].map(u64::to_le_bytes);
+        self.frame(USAGE, words.as_flattened())
+    }
+
     /// Writes out what is buffered.
     ///
     /// # Errors
@@ -240,6 +277,9 @@ impl<R: Read> Iterator for Reader<R> {
             AGENT => serde_json::from_slice(&payload)
                 .map(Frame::Agent)
                 .map_err(|_| Error::Damaged(begin)),
+            USAGE => Usage::from_bytes(&payload)
+                .map(Frame::Usage)
+                .ok_or(Error::Damaged(begin)),
             _ => Err(Error::Damaged(begin)),
         })
     }
@@ -332,6 +372,28 @@ mod tests {
         }
         assert_eq!(fs::read(&target).expect("it is there"), b"kept");
         assert!(link.is_symlink());
+    }
+
+    #[test]
+    fn what_an_agent_used_is_read_as_it_was_written() {
+        let about = About {
+            node: "n".into(),
+            kernel: "6.1".into(),
+            boot_epoch: 5,
+        };
+        let usage = Usage {
+            agent: 7,
+            time: u64::MAX,
+            used: 9,
+        };
+        let mut bytes = Vec::new();
+        let mut writer =
+            Writer::new(&mut bytes, &about, Bounds::default()).expect("a Vec takes all");
+        writer.usage(usage).expect("a Vec takes all");
+        writer.frame(USAGE, &[0; 23]).expect("a Vec takes all");
+        let mut reader = Reader::new(&bytes[..]).expect("a recording");
+        assert!(matches!(reader.next(), Some(Ok(Frame::Usage(read))) if read == usage));
+        assert!(matches!(reader.next(), Some(Err(Error::Damaged(_)))));
     }
 
     #[test]

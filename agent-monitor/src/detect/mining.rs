@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use agent_monitor_common::event::FlowId;
 
-use super::{Detector, Finding, Subject, bytes, who};
+use super::{Detector, Finding, Subject, bytes, pool_shape, who};
 use crate::event::Process;
 use crate::flow::Flow;
 use crate::protocol::Side;
@@ -15,10 +15,17 @@ use crate::protocol::stratum::{Fact, Weight};
 pub static DETECTOR: Detector = Detector {
     name: "mining-pool-protocol",
     stages: &["weak-signs", "one-side", "both-sides"],
-    settings: &[],
+    settings: &[
+        &pool_shape::PUSHES,
+        &pool_shape::SUBMITS,
+        &pool_shape::AGE,
+        &pool_shape::SPREAD,
+        &pool_shape::QUIET,
+        &pool_shape::VOLUME,
+    ],
 };
 /// Stages of evidence.
-const WEAK: usize = 0;
+pub(super) const WEAK: usize = 0;
 const ONE_SIDE: usize = 1;
 const BOTH_SIDES: usize = 2;
 

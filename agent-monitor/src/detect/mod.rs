@@ -7,6 +7,7 @@ pub mod blind;
 mod bytes;
 pub mod dns_tunnel;
 pub mod mining;
+pub mod pool_shape;
 pub mod probe;
 pub mod relay;
 pub mod ssh_command;
@@ -72,6 +73,7 @@ pub static DETECTORS: &[&Detector] = &[
     &blind::DETECTOR,
     &dns_tunnel::DETECTOR,
     &mining::DETECTOR,
+    &pool_shape::AT_WORK,
     &probe::DETECTOR,
     &tool::DETECTOR,
     &tunnel::SSH_DETECTOR,

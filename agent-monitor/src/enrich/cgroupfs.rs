@@ -75,6 +75,15 @@ pub struct Scan {
 }
 
 impl CgroupFs {
+    /// Nanoseconds of processor time that a cgroup and those below it have used: `usage_usec`,
+    /// which there is even without the cpu controller (cgroup-v2.rst).
+    pub fn processor_time(&self, path: &str) -> Option<u64> {
+        let text = fs::read_to_string(self.dir(path).join("cpu.stat")).ok()?;
+        let mut lines = text.lines();
+        let used = lines.find_map(|line| line.strip_prefix("usage_usec "))?;
+        used.parse::<u64>().ok()?.checked_mul(1_000)
+    }
+
     /// Finds the mount. Where several exist, the usual places are preferred.
     pub fn find() -> Result<Self, FindError> {
         let mounts = fs::read("/proc/self/mounts").map_err(FindError::Mounts)?;

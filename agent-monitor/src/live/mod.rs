@@ -26,7 +26,7 @@ use bytes::Bytes;
 use crate::api::status::{AgentStatus, RunTime};
 use crate::attach::programs::PROGRAMS;
 use crate::attach::{self, Kernel, Pins, RunStats};
-use crate::capture::recording::{RecordedAgent, Writer};
+use crate::capture::recording::{RecordedAgent, Usage, Writer};
 use crate::capture::rings::{Rings, boot_time};
 use crate::coverage::Coverage;
 use crate::decode::{self, Body, CgroupAction, ProcessKey};
@@ -353,10 +353,28 @@ impl Live {
             if now.saturating_sub(self.mended) >= MEND_EVERY {
                 self.mended = now;
                 self.mend(now, out);
+                self.read_usage(now, out)?;
             }
             let lookups = &self.lookups;
             self.unasked
                 .retain(|container| !lookups.ask(container.clone()));
+        }
+        Ok(())
+    }
+
+    /// Reads how much processor time agents use for which it matters.
+    fn read_usage(&mut self, time: u64, out: &mut Vec<Event>) -> Result<()> {
+        for agent in self.pipeline.suspects() {
+            let watched = self.watched.get(&agent);
+            let used = watched.and_then(|it| self.cgroups.processor_time(&it.agent.cgroup));
+            let Some(used) = used else { continue };
+            if let Some(recording) = &mut self.recording {
+                let usage = Usage { agent, time, used };
+                recording
+                    .usage(usage)
+                    .context("cannot write the recording")?;
+            }
+            self.pipeline.used(agent, used, time, out);
         }
         Ok(())
     }

@@ -7,7 +7,8 @@ use agent_monitor_common::event::FlowId;
 use super::{is_related, known};
 use crate::decode::{self, ProcessKey, Record};
 use crate::detect::dns_tunnel::{self, DnsTunnels};
-use crate::detect::mining::Mining;
+use crate::detect::mining::{self, Mining};
+use crate::detect::pool_shape::{self, PoolShapes};
 use crate::detect::probe::Probes;
 use crate::detect::relay::{Relays, Risen};
 use crate::detect::{Finding, probe, tool, tunnel};
@@ -27,6 +28,7 @@ pub(super) struct Detectors {
     pub probes: Probes,
     pub tunnels: tunnel::Limits,
     pub dns: DnsTunnels,
+    pub pools: PoolShapes,
 }
 
 impl Detectors {
@@ -35,12 +37,17 @@ impl Detectors {
         self.relays.forget_agent(agent);
         self.probes.forget(agent);
         self.dns.forget(agent);
+        self.pools.forget_agent(agent);
     }
 
     /// Judges by the numbers that these rules set from now on.
     pub fn configure(&mut self, rules: &RuleSet) {
         self.probes.configure(&rules.settings(&probe::DETECTOR));
         self.dns.configure(&rules.settings(&dns_tunnel::DETECTOR));
+        self.pools.configure(
+            &rules.settings(&mining::DETECTOR),
+            &rules.settings(&pool_shape::AT_WORK),
+        );
         self.tunnels = tunnel::Limits::new(
             &rules.settings(&tunnel::RELAY_DETECTOR),
             &rules.settings(&tunnel::SSH_DETECTOR),
@@ -77,6 +84,7 @@ pub(super) fn consequence(
         mining,
         probes,
         dns,
+        pools,
         ..
     } = detectors;
     let Around {
@@ -162,11 +170,15 @@ pub(super) fn consequence(
         }
         Change::Burst(burst) => {
             result.risen = relays.burst(flow, burst, related);
+            result
+                .findings
+                .extend(pools.burst(flow, burst, process.as_ref()));
             None
         }
         Change::Failed | Change::Closed => {
             relays.closed(flow, record.time);
             mining.closed(flow.id);
+            pools.forget(flow);
             let failed = matches!(change, Change::Failed);
             let state = if failed {
                 FlowState::Failed
@@ -178,6 +190,7 @@ pub(super) fn consequence(
         Change::Evicted => {
             relays.forget(flow);
             mining.closed(flow.id);
+            pools.forget(flow);
             None
         }
     };

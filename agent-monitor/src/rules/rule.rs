@@ -108,6 +108,8 @@ pub enum What {
         shown: Vec<&'static Field>,
         /// Fields whose values make one incident; without any, the process does.
         incident: Vec<&'static Field>,
+        /// A detector that sees the same otherwise, and the numbers that it goes by.
+        beside: Option<(&'static Detector, Settings)>,
     },
     /// Findings of a detector, which goes by these numbers.
     Detector(&'static Detector, Settings),
@@ -116,9 +118,23 @@ pub enum What {
 }
 
 impl What {
+    /// The detector whose findings it takes, and the numbers that this goes by.
+    pub fn detector(&self) -> Option<(&'static Detector, &Settings)> {
+        match self {
+            Self::Detector(detector, settings) => Some((detector, settings)),
+            Self::Event { beside, .. } => beside.as_ref().map(|(it, settings)| (*it, settings)),
+            Self::Correlation(_) => None,
+        }
+    }
+
     /// For tables: the kind of event, the detector, or the correlation's type.
     pub fn name(&self) -> String {
         match self {
+            Self::Event {
+                kind,
+                beside: Some((detector, _)),
+                ..
+            } => format!("{kind}, detector {}", detector.name),
             Self::Event { kind, .. } => (*kind).to_owned(),
             Self::Detector(detector, _) => format!("detector {}", detector.name),
             Self::Correlation(correlation) => correlation.kind.name().to_owned(),
@@ -134,12 +150,7 @@ impl Rule {
         let event = keys.get("event");
         let (what, stages) = match (detector, event) {
             (Some(detector), None) => of_detector(detector, &mut keys, report).unzip(),
-            (None, Some(event)) => of_event(event, &mut keys, context, report).unzip(),
-            (Some(_), Some(event)) => {
-                let message = "a rule has either `event` or `detector`";
-                report.add(&event.span, message, None);
-                (None, None)
-            }
+            (beside, Some(event)) => of_event(event, beside, &mut keys, context, report).unzip(),
             (None, None) => {
                 let message = "a rule needs `event`, `detector` or `correlation`";
                 let help = "`event` is a kind of event, such as `exec`".to_owned();
@@ -305,6 +316,7 @@ pub fn only_stage(
 
 fn of_event(
     event: &Node,
+    beside: Option<&Node>,
     keys: &mut Keys<'_>,
     context: &Context<'_>,
     report: &mut Report<'_>,
@@ -324,6 +336,7 @@ fn of_event(
             "confidence",
             "summary",
             "incident",
+            "settings",
         ] {
             keys.get(key);
         }
@@ -353,6 +366,15 @@ fn of_event(
             stages.into_iter().collect()
         }
     };
+    let numbers = keys.get("settings");
+    let beside = match (beside, numbers) {
+        (Some(node), numbers) => Some(beside_events(node, numbers, stages.as_ref(), report)?),
+        (None, Some(numbers)) => {
+            report.add(&numbers.span, settings::NO_DETECTOR, None);
+            None
+        }
+        (None, None) => None,
+    };
     let fields = keys.texts("incident", report);
     let fields: Vec<_> = fields
         .into_iter()
@@ -379,8 +401,39 @@ fn of_event(
         tree,
         shown,
         incident: incident?,
+        beside,
     };
     Some((what, stages?))
+}
+
+/// A detector beside a rule's events: what it finds is graded as they are.
+fn beside_events(
+    node: &Node,
+    numbers: Option<&Node>,
+    stages: Option<&Vec<Stage>>,
+    report: &mut Report<'_>,
+) -> Option<(&'static Detector, Settings)> {
+    let detector = find_detector(node, report)?;
+    if detector.stages.len() != 1 || stages.is_some_and(|stages| stages.len() != 1) {
+        let message = "a detector beside `event` and the rule must have one stage each";
+        report.add(&node.span, message, None);
+        return None;
+    }
+    let settings = numbers.map(|it| settings::read(it, detector, report));
+    Some((detector, settings.unwrap_or_default()))
+}
+
+fn find_detector(node: &Node, report: &mut Report<'_>) -> Option<&'static Detector> {
+    let name = text("detector", node, report)?;
+    let found = DETECTORS.iter().find(|it| it.name == name);
+    if found.is_none() {
+        let known: Vec<_> = DETECTORS.iter().map(|detector| detector.name).collect();
+        let help = nearest(name, known.iter().copied())
+            .unwrap_or_else(|| format!("there are {}", known.join(", ")));
+        let message = format!("there is no detector {}", quoted(name));
+        report.add(&node.span, message, Some(help));
+    }
+    found.copied()
 }
 
 fn event_stage(
@@ -431,17 +484,10 @@ fn of_detector(
     keys: &mut Keys<'_>,
     report: &mut Report<'_>,
 ) -> Option<(What, Vec<Stage>)> {
-    let name = text("detector", node, report)?;
     let stages = keys.need("stages", "a detector's rule", report);
     let numbers = keys.get("settings");
-    let Some(detector) = DETECTORS.iter().find(|it| it.name == name) else {
-        let known: Vec<_> = DETECTORS.iter().map(|detector| detector.name).collect();
-        let help = nearest(name, known.iter().copied())
-            .unwrap_or_else(|| format!("there are {}", known.join(", ")));
-        let message = format!("there is no detector {}", quoted(name));
-        report.add(&node.span, message, Some(help));
-        return None;
-    };
+    let detector = find_detector(node, report)?;
+    let name = detector.name;
     let settings = numbers.map(|it| settings::read(it, detector, report));
     let stages = stages?;
     let mut by_place: Vec<Option<Stage>> = detector.stages.iter().map(|_| None).collect();

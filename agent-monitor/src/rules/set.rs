@@ -187,14 +187,14 @@ impl RuleSet {
         }
         let mut kinds: BTreeMap<&'static str, Vec<(usize, &Tree)>> = BTreeMap::new();
         for (place, rule) in self.rules.iter().enumerate() {
-            match &rule.what {
-                What::Event { kind, tree, .. } if rule.enabled || counted[place] => {
-                    kinds.entry(kind).or_default().push((place, tree));
-                }
-                What::Detector(detector, _) if rule.enabled || counted[place] => {
-                    self.detectors.entry(detector.name).or_default().push(place);
-                }
-                _ => {}
+            if !rule.enabled && !counted[place] {
+                continue;
+            }
+            if let What::Event { kind, tree, .. } = &rule.what {
+                kinds.entry(kind).or_default().push((place, tree));
+            }
+            if let Some((detector, _)) = rule.what.detector() {
+                self.detectors.entry(detector.name).or_default().push(place);
             }
         }
         for (kind, rules) in kinds {
@@ -242,7 +242,7 @@ impl RuleSet {
     pub fn settings(&self, detector: &Detector) -> Settings {
         let mut all = Settings::default();
         for place in self.of_detector(detector.name) {
-            if let What::Detector(_, settings) = &self.rules[*place].what {
+            if let Some((_, settings)) = self.rules[*place].what.detector() {
                 all.extend(settings);
             }
         }
@@ -421,13 +421,17 @@ impl Loader {
             rule.enabled = enabled.unwrap_or(rule.enabled);
             rule.exceptions.extend(exceptions.unwrap_or_default());
             match (numbers, &mut rule.what) {
-                (Some(numbers), What::Detector(detector, settings)) => {
+                (
+                    Some(numbers),
+                    What::Detector(detector, settings)
+                    | What::Event {
+                        beside: Some((detector, settings)),
+                        ..
+                    },
+                ) => {
                     settings.extend(&settings::read(numbers, detector, report));
                 }
-                (Some(numbers), _) => {
-                    let message = "only a detector's rule has `settings`";
-                    report.add(&numbers.span, message, None);
-                }
+                (Some(numbers), _) => report.add(&numbers.span, settings::NO_DETECTOR, None),
                 (None, _) => {}
             }
         }

@@ -5,6 +5,9 @@ use super::problem::{nearest, quoted};
 use super::yaml::{Node, Value};
 use crate::detect::{Detector, Settings};
 
+/// What is wrong with numbers where nothing goes by them.
+pub const NO_DETECTOR: &str = "only a detector's rule has `settings`";
+
 /// Reads the map of numbers; what the detector does not have is an error.
 pub fn read(node: &Node, detector: &Detector, report: &mut Report<'_>) -> Settings {
     let mut settings = Settings::default();

@@ -179,10 +179,7 @@ fn read<'n>(node: &'n Node, rule: &Rule, problems: &mut Problems) -> Option<Test
         let message = "a test says `match: true` or `match: false`";
         report.add(&start, message, None);
     }
-    let detector = match rule.what {
-        What::Detector(detector, _) => Some(detector),
-        What::Event { .. } | What::Correlation(_) => None,
-    };
+    let detector = rule.what.detector().map(|(detector, _)| detector);
     let asks = match (one, many, finding, capture, detector) {
         (None, None, None, Some(capture), _) => {
             let beside = rule.source.path().parent().unwrap_or(Path::new(""));
@@ -219,9 +216,9 @@ fn read<'n>(node: &'n Node, rule: &Rule, problems: &mut Problems) -> Option<Test
         (Some(event), None, None, None, None) => events(std::slice::from_ref(event), rule, report),
         (None, Some(events_), None, None, None) => events(events_.items(), rule, report),
         _ => {
-            let message = match detector {
-                Some(_) => "the test of a detector's rule has either `finding` or `capture`",
-                None => "a test has one of `event`, `events` and `capture`",
+            let message = match rule.what {
+                What::Detector(..) => "the test of a detector's rule has either `finding` or `capture`",
+                _ => "a test has one of `event`, `events` and `capture`",
             };
             let start = node.span.start..node.span.start;
             report.add(&start, message, None);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::PROCESSES;
-use crate::capture::recording::{Frame, Reader};
+use crate::capture::recording::{Frame, Reader, Usage};
 use crate::decode;
 use crate::enrich::devices::Devices;
 use crate::enrich::process::Processes;
@@ -50,6 +50,9 @@ pub(super) fn replay(
                 time = decode::header(&bytes).map_or(time, |header| header.time);
                 appear(&mut pipeline, &mut appearing, time, &mut events);
                 pipeline.bytes(&bytes, &mut events);
+            }
+            Ok(Frame::Usage(Usage { agent, time, used })) => {
+                pipeline.used(agent, used, time, &mut events)
             }
             Ok(Frame::Agent(agent)) => {
                 let id = agent.cgroup_id;

@@ -49,7 +49,7 @@ fn explain(rule: &Rule, set: &RuleSet) -> String {
             let _ = writeln!(text, "  {}", filled(&line, "      "));
         }
     }
-    if let What::Detector(detector, settings) = &rule.what {
+    if let Some((detector, settings)) = rule.what.detector() {
         for setting in detector.settings {
             let (name, value) = (setting.name, settings.get(setting));
             let line = format!("{name} = {value}: {}", setting.about);

@@ -230,7 +230,17 @@ fn the_rest_of_a_rule_is_checked_too() {
         (
             "level: low",
             "level: low\ndetector: relay",
-            "either `event` or `detector`",
+            "no detector `relay`",
+        ),
+        (
+            "level: low",
+            "level: low\ndetector: reverse-tunnel-relay",
+            "must have one stage each",
+        ),
+        (
+            "level: low",
+            "level: low\nsettings: {busy_s: 7}",
+            "only a detector's rule",
         ),
         (
             "level: low",

@@ -1,0 +1,130 @@
+//! Mining that nobody can read, by its shape: a real miner and pool over TLS, at a pace
+//! that a test can wait for, and sessions that look alike at first. Needs root.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_monitor_tests::agent::Agent;
+use agent_monitor_tests::monitor::{Monitor, Site};
+use agent_monitor_tests::process::Process;
+use agent_monitor_tests::services::{TRUST, python, trust};
+use agent_monitor_tests::world::{OTHER_SERVER, World};
+use serde_json::Value;
+
+const PORT: &str = "443";
+/// A tenth of a second stands for some ten seconds.
+const FASTER: &str = "\
+{override: mining-pool-protocol, settings: {pushes: 8, submits: 8, age_s: 4, quiet_ms: 60, bytes_per_s: 100000}}
+---
+{override: miner-process, settings: {busy_s: 3, busy_percent: 40}}
+";
+const TIMEOUT: Duration = Duration::from_secs(40);
+
+/// A watched agent, and a daemon that takes tenths of seconds for seconds.
+struct Rig {
+    monitor: Monitor,
+    agent: Agent,
+    world: Arc<World>,
+}
+
+impl Rig {
+    fn new(name: &str) -> Self {
+        let world = World::new(name).unwrap();
+        let agent = Agent::cgroup(&world, "agent").unwrap();
+        let site = Arc::new(Site::new().unwrap());
+        let rules = site.dir().join("rules");
+        std::fs::create_dir(&rules).unwrap();
+        std::fs::write(rules.join("faster.yaml"), FASTER).unwrap();
+        let rules = format!("[rules]\ndirs = [\"{}\"]\n", rules.display());
+        let monitor = Monitor::start_at(&site, &[&agent.selector()], &rules).unwrap();
+        Self {
+            monitor,
+            agent,
+            world,
+        }
+    }
+
+    /// A server script over TLS at hub.example.
+    fn serve(&self, script: &str, arguments: &[&str]) -> Process {
+        let [option, cert, key] = trust(&self.agent).unwrap();
+        let arguments = [arguments, &[&option, &cert, &key]].concat();
+        let server = python(&self.world, script, &arguments).unwrap();
+        self.world.net().wait_for_listener(443).unwrap();
+        server
+    }
+
+    /// Rule and grade of every alert.
+    fn alerts(self) -> Vec<String> {
+        self.monitor.catch_up(&self.agent).unwrap();
+        let events = self.monitor.stop().unwrap();
+        let lost = events.iter().find(|event| event["kind"] == "loss");
+        assert_eq!(lost, None);
+        let alerts = events.iter().filter(|event| event["kind"] == "alert");
+        alerts.map(grade).collect()
+    }
+}
+
+fn grade(event: &Value) -> String {
+    let alert = &event["alert"];
+    let text = |member: &str| alert[member].as_str().unwrap();
+    format!(
+        "{} {}/{}",
+        text("rule"),
+        text("severity"),
+        text("confidence")
+    )
+}
+
+/// What is told of a miner that talks to its pool over TLS.
+fn mine(name: &str, options: &[&str]) -> Vec<String> {
+    let rig = Rig::new(name);
+    let pool = rig.serve("tls_mining.py", &["pool", OTHER_SERVER, PORT, "0.3"]);
+    let arguments = ["mine", "hub.example", PORT, "0.3", "--trust", TRUST];
+    let mut miner = rig
+        .agent
+        .python("tls_mining.py", &[&arguments, options].concat())
+        .unwrap();
+    miner.finish(TIMEOUT).unwrap();
+    assert!(pool.output().matches("accepted").count() > 8);
+    rig.alerts()
+}
+
+#[test]
+fn an_idle_miner_behind_tls_is_a_weak_sign() {
+    let told = mine("tls_miner", &["--for", "12"]);
+    assert_eq!(told, ["mining-pool-protocol low/low"]);
+}
+
+#[test]
+fn a_miner_behind_tls_that_computes_is_one() {
+    let told = mine("tls_miner_busy", &["--for", "20", "--hash"]);
+    assert_eq!(
+        told,
+        ["mining-pool-protocol low/low", "miner-process high/medium"]
+    );
+}
+
+#[test]
+fn sessions_that_push_look_different() {
+    let rig = Rig::new("pushes");
+    let _server = rig.serve("sessions.py", &["serve", OTHER_SERVER, PORT]);
+    let sessions = ["chat", "irc", "events", "mqtt", "stream", "scrape"].map(|kind| {
+        let every = if kind == "stream" { "3" } else { "0.3" };
+        let arguments = [
+            kind,
+            "hub.example",
+            PORT,
+            "--trust",
+            TRUST,
+            "--for",
+            "15",
+            "--every",
+            every,
+        ];
+        rig.agent.python("sessions.py", &arguments).unwrap()
+    });
+    for mut session in sessions {
+        session.finish(TIMEOUT).unwrap();
+    }
+    assert_eq!(rig.alerts(), [""; 0]);
+}
