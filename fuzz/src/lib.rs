@@ -34,6 +34,11 @@ pub static TARGETS: &[Target] = &[
         |data| targets::parser("http2", data),
         seeds::streams,
     ),
+    target(
+        "shell",
+        |data| targets::parser("shell", data),
+        seeds::streams,
+    ),
     target("dns", |data| targets::parser("dns", data), seeds::streams),
     target("tls", |data| targets::parser("tls", data), seeds::streams),
     target("ssh", |data| targets::parser("ssh", data), seeds::streams),

@@ -26,6 +26,10 @@ const RELAY: Incident = ("reverse-tunnel-relay", &["high/medium", "critical/high
 /// What the miner says, then both sides.
 const MINING: Incident = ("mining-pool-protocol", &["high/medium", "critical/high"]);
 
+/// A shell on a socket, and what is typed into it: two processes of which one has the
+/// connection, or one and the same.
+const SHELL: Incident = ("reverse-shell", &["critical/high"]);
+
 /// First contacts that fail one after the other, then many within a minute.
 const PROBE: Incident = ("internal-network-probe", &["medium/medium", "high/high"]);
 
@@ -58,12 +62,20 @@ const EXPECTED: &[(&str, &[Incident])] = &[
     ("stratum_monero", &[MINING]),
     ("monero_one_byte_writes", &[MINING]),
     ("stratum_third_party", &[MINING]),
+    ("reverse_shell_bash", &[SHELL]),
+    ("reverse_shell_python", &[SHELL, SHELL]),
+    ("reverse_shell_python_pty", &[SHELL]),
+    ("reverse_shell_perl", &[SHELL]),
+    ("reverse_shell_socat", &[SHELL]),
+    ("reverse_shell_socat_pty", &[SHELL]),
+    ("reverse_shell_pipes", &[SHELL]),
     ("internal_scan", &[PROBE]),
     ("peer_fan_out", &[]),
     ("llm_harness", &[]),
     ("llm_harness_stateful", &[]),
     ("http_forward_proxy", &[]),
     ("db_app", &[]),
+    ("package_mirror", &[]),
     ("mcp", &[]),
     ("ordinary_work", &[]),
 ];
@@ -136,8 +148,10 @@ scenarios! {
     dropbear_reverse paramiko_reverse ssh_local_forward ssh_dynamic_forward ssh_remote_command
     tls_relay tls_relay_multiplexed port_forward
     stratum_bitcoin stratum_monero monero_one_byte_writes stratum_third_party
+    reverse_shell_bash reverse_shell_python reverse_shell_python_pty reverse_shell_perl
+    reverse_shell_socat reverse_shell_socat_pty reverse_shell_pipes
     internal_scan peer_fan_out
-    llm_harness llm_harness_stateful http_forward_proxy db_app mcp ordinary_work;
+    llm_harness llm_harness_stateful http_forward_proxy db_app package_mirror mcp ordinary_work;
     docker: ssh_reverse_tunnel_with_traffic stratum_monero ordinary_work
 }
 

@@ -10,6 +10,7 @@ pub mod mining;
 pub mod pool_shape;
 pub mod probe;
 pub mod relay;
+pub mod shell;
 pub mod ssh_command;
 pub mod tool;
 pub mod tunnel;
@@ -75,6 +76,7 @@ pub static DETECTORS: &[&Detector] = &[
     &mining::DETECTOR,
     &pool_shape::AT_WORK,
     &probe::DETECTOR,
+    &shell::DETECTOR,
     &tool::DETECTOR,
     &tunnel::SSH_DETECTOR,
     &tunnel::RELAY_DETECTOR,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Detector, Finding, Subject, bytes, who};
 use crate::decode::ProcessKey;
-use crate::event::Process;
+use crate::event::{Process, Transport};
 use crate::flow::Flow;
 use crate::protocol::tool::names;
 use crate::protocol::{Fact, Side, ssh};
@@ -23,7 +23,9 @@ pub fn recognised(
     process: Option<&Arc<Process>>,
     time: u64,
 ) -> Option<Finding> {
-    if !flow.is_outbound() {
+    // An echo's answer is as good as its question: the agent may be the tunnel's server.
+    let is_echo = matches!(flow.transport, Transport::Icmp | Transport::Icmp6);
+    if !flow.is_outbound() && !is_echo {
         return None;
     }
     let (tool, evidence) = match fact {

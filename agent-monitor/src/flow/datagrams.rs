@@ -34,20 +34,23 @@ pub(super) struct Told {
     pub facts: Vec<Fact>,
 }
 
-impl Default for Datagrams {
-    fn default() -> Self {
+impl Datagrams {
+    /// Follows datagrams of an IP protocol.
+    pub fn new(protocol: u32) -> Self {
+        /// ICMP and ICMPv6 (IANA, "Protocol Numbers").
+        const ECHOES: [u32; 2] = [1, 58];
+        let is_in_echoes = ECHOES.contains(&protocol);
         let parsers = DATAGRAM_PROTOCOLS.iter();
         Self {
             parsers: parsers
+                .filter(|protocol| protocol.is_in_echoes == is_in_echoes)
                 .map(|protocol| (protocol.name, (protocol.parser)()))
                 .collect(),
             parts: Default::default(),
             seen: Default::default(),
         }
     }
-}
 
-impl Datagrams {
     /// Whether a parser reads every datagram.
     pub fn wants_all(&self) -> bool {
         self.parsers.iter().any(|(_, parser)| parser.wants_all())

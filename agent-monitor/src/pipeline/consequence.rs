@@ -11,7 +11,7 @@ use crate::detect::mining::{self, Mining};
 use crate::detect::pool_shape::{self, PoolShapes};
 use crate::detect::probe::Probes;
 use crate::detect::relay::{Relays, Risen};
-use crate::detect::{Finding, probe, tool, tunnel};
+use crate::detect::{Finding, probe, shell, tool, tunnel};
 use crate::enrich::process::Processes;
 use crate::event::{self, Agent, Direction, FlowState, Outcome, Process};
 use crate::flow::{self, Change, Flow};
@@ -156,6 +156,7 @@ pub(super) fn consequence(
                 Fact::Dns(_) => None,
                 Fact::Mining(fact) => mining.message(flow, fact, process.clone(), record.time),
                 Fact::Ssh(fact) => tunnel::on_wire(flow, fact, process.as_ref(), record.time),
+                Fact::Shell(fact) => shell::dialogue(flow, fact, process.as_ref(), record.time),
                 Fact::Http(_) | Fact::Socks(_) | Fact::Tls(_) | Fact::Tool(_) => None,
             });
             let tool = tool::recognised(flow, fact, process.as_ref(), record.time);

@@ -19,6 +19,8 @@ pub trait DatagramParser: Send {
 pub struct DatagramProtocol {
     /// Name, as in the `protocol` member of `flow` events.
     pub name: &'static str,
+    /// Whether it is in what ICMP's echoes carry, and not in UDP.
+    pub is_in_echoes: bool,
     /// Makes a parser for a new flow.
     pub parser: fn() -> Box<dyn DatagramParser>,
 }
@@ -27,14 +29,22 @@ pub struct DatagramProtocol {
 pub static DATAGRAM_PROTOCOLS: &[DatagramProtocol] = &[
     DatagramProtocol {
         name: dns::NAME,
+        is_in_echoes: false,
         parser: || Box::new(dns::OverDatagrams::default()),
     },
     DatagramProtocol {
         name: quic::NAME,
+        is_in_echoes: false,
         parser: || Box::new(quic::Quic::default()),
     },
     DatagramProtocol {
         name: "tunnel-tool",
+        is_in_echoes: false,
         parser: || Box::new(tool::datagrams::OverDatagrams::default()),
+    },
+    DatagramProtocol {
+        name: "icmp-tunnel",
+        is_in_echoes: true,
+        parser: || Box::new(tool::icmp::Echoes::default()),
     },
 ];

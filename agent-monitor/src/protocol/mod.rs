@@ -16,6 +16,7 @@ pub mod http;
 pub mod http2;
 pub mod layers;
 pub mod quic;
+pub mod shell;
 pub mod socks;
 pub mod ssh;
 pub mod stratum;
@@ -184,6 +185,12 @@ pub static PROTOCOLS: &[Protocol] = &[
         begins: |_| false,
         exclusive: true,
     },
+    Protocol {
+        name: "shell",
+        parser: || Box::new(shell::Shell::default()),
+        begins: |_| false,
+        exclusive: true,
+    },
 ];
 
 /// What a parser noticed.
@@ -199,6 +206,8 @@ pub enum Fact {
     Http(http::Fact),
     /// See [`socks::Fact`].
     Socks(socks::Fact),
+    /// See [`shell::Fact`].
+    Shell(shell::Fact),
     /// See [`tls::Fact`].
     Tls(tls::Fact),
     /// See [`tool::Fact`].
@@ -215,6 +224,7 @@ impl Fact {
             Self::Mining(fact) => Some(fact.in_words()),
             Self::Http(fact) => Some(fact.in_words()),
             Self::Socks(fact) => Some(fact.in_words()),
+            Self::Shell(fact) => Some(fact.in_words()),
             Self::Tls(fact) => Some(fact.in_words()),
             Self::Tool(fact) => Some(fact.in_words()),
         }
@@ -226,7 +236,7 @@ impl Fact {
             Self::Http(fact) => fact.server_name(),
             Self::Socks(fact) => Some(&fact.host),
             Self::Tls(fact) => fact.sni.as_deref(),
-            Self::Dns(_) | Self::Ssh(_) | Self::Mining(_) | Self::Tool(_) => None,
+            Self::Dns(_) | Self::Ssh(_) | Self::Mining(_) | Self::Shell(_) | Self::Tool(_) => None,
         }
     }
 }

@@ -217,7 +217,9 @@ fn read<'n>(node: &'n Node, rule: &Rule, problems: &mut Problems) -> Option<Test
         (None, Some(events_), None, None, None) => events(events_.items(), rule, report),
         _ => {
             let message = match rule.what {
-                What::Detector(..) => "the test of a detector's rule has either `finding` or `capture`",
+                What::Detector(..) => {
+                    "the test of a detector's rule has either `finding` or `capture`"
+                }
                 _ => "a test has one of `event`, `events` and `capture`",
             };
             let start = node.span.start..node.span.start;

@@ -16,7 +16,17 @@ pub type Part = (String, Vec<String>);
 /// What a rule asks for.
 pub fn asks(rule: &Rule, set: &RuleSet) -> Vec<Part> {
     match &rule.what {
-        What::Event { kind, .. } => event(rule, kind, set),
+        What::Event { kind, beside, .. } => {
+            let mut parts = event(rule, kind, set);
+            parts.extend(beside.as_ref().map(|(detector, _)| {
+                let name = detector.name;
+                (
+                    format!("It also finds what the detector `{name}` tells of."),
+                    Vec::new(),
+                )
+            }));
+            parts
+        }
         What::Detector(detector, _) => vec![(
             format!("It finds what the detector `{}` tells of.", detector.name),
             Vec::new(),

@@ -9,6 +9,7 @@ mod mining;
 mod ordinary;
 mod probing;
 mod relay;
+mod shell;
 mod ssh;
 
 use std::net::SocketAddr;
@@ -143,6 +144,48 @@ pub static SCENARIOS: &[Scenario] = &[
         run: mining::third_party,
     },
     Scenario {
+        name: "reverse_shell_bash",
+        about: "bash -i with /dev/tcp for its input and output",
+        alert: Some("reverse-shell"),
+        run: shell::bash_dev_tcp,
+    },
+    Scenario {
+        name: "reverse_shell_python",
+        about: "Python connects, makes the socket its own input and output, and starts sh -i",
+        alert: Some("reverse-shell"),
+        run: shell::python_dup2,
+    },
+    Scenario {
+        name: "reverse_shell_python_pty",
+        about: "the same with pty.spawn: the shell has a terminal",
+        alert: Some("reverse-shell"),
+        run: shell::python_pty,
+    },
+    Scenario {
+        name: "reverse_shell_perl",
+        about: "Perl connects and becomes sh -i",
+        alert: Some("reverse-shell"),
+        run: shell::perl,
+    },
+    Scenario {
+        name: "reverse_shell_socat",
+        about: "socat starts sh on a socket pair",
+        alert: Some("reverse-shell"),
+        run: shell::socat,
+    },
+    Scenario {
+        name: "reverse_shell_socat_pty",
+        about: "socat starts bash -i at a terminal",
+        alert: Some("reverse-shell"),
+        run: shell::socat_pty,
+    },
+    Scenario {
+        name: "reverse_shell_pipes",
+        about: "sh -i between two pipes, which another program connects",
+        alert: Some("reverse-shell"),
+        run: shell::pipes,
+    },
+    Scenario {
         name: "internal_scan",
         about: "tries a port of many private hosts, which refuse or are not there",
         alert: Some("internal-network-probe"),
@@ -177,6 +220,12 @@ pub static SCENARIOS: &[Scenario] = &[
         about: "a worker gets jobs from outside and asks its Redis",
         alert: None,
         run: ordinary::db_app,
+    },
+    Scenario {
+        name: "package_mirror",
+        about: "packages from a mirror inside the agent, which fetches them from outside",
+        alert: None,
+        run: ordinary::package_mirror,
     },
     Scenario {
         name: "mcp",

@@ -16,6 +16,7 @@ const API: u16 = 443;
 const DEV: u16 = 3000;
 const PROXY: u16 = 8888;
 const REDIS: u16 = 6379;
+const MIRROR: u16 = 3141;
 
 pub(super) fn llm_harness(agent: &Agent) -> Result<Outcome> {
     harness(agent, &[])
@@ -102,6 +103,27 @@ pub(super) fn db_app(agent: &Agent) -> Result<Outcome> {
         remote: address(SERVER, API)?,
         service: Some(SocketAddr::from(([127, 0, 0, 1], REDIS))),
         exchanged: done(&output)?,
+    })
+}
+
+/// A mirror that has nothing yet, asked for everything twice: what it has to fetch, and
+/// what it has.
+pub(super) fn package_mirror(agent: &Agent) -> Result<Outcome> {
+    let _upstream = api(agent, "web.py")?;
+    let port = MIRROR.to_string();
+    let arguments = [&port, "https://web.example", "--trust", TRUST];
+    let mirror = agent.python("mirror.py", &arguments)?;
+    explain(agent.netns().wait_for_listener(MIRROR), &mirror)?;
+    let base = format!("http://127.0.0.1:{MIRROR}");
+    let fetched = explain(curl(agent, &[], &base, &SIZES), &mirror)?;
+    let kept = explain(curl(agent, &[], &base, &SIZES), &mirror)?;
+    Ok(Outcome {
+        remote: address(SERVER, API)?,
+        service: Some(SocketAddr::from(([127, 0, 0, 1], MIRROR))),
+        exchanged: Exchanged {
+            exchanges: fetched.exchanges + kept.exchanges,
+            bytes: fetched.bytes + kept.bytes,
+        },
     })
 }
 

@@ -7,8 +7,9 @@ use crate::decode::{Burst, Way};
 
 /// Messages of a kind that are kept.
 const KEPT: usize = 32;
-/// An answer to what came in takes at most this long; a person takes longer.
-const REPLY_NS: u64 = 200_000_000;
+/// A program's answer to what came in takes at most this part of the quiet after which
+/// nothing is an answer: 200 ms of a second. A person takes longer.
+const REPLY: u64 = 5;
 /// A share, with the 22 bytes that TLS 1.3 adds: 102 for Ethereum (`tests/data/stratum`), 2,854
 /// for Equihash's solutions.
 const SUBMIT: std::ops::RangeInclusive<u64> = 80..=4_096;
@@ -118,7 +119,7 @@ impl Track {
         let quiet = gap > limits.quiet;
         self.last = match burst.way {
             Way::In if quiet => Last::Push,
-            Way::Out if quiet || (turned && gap > REPLY_NS) => Last::Submit,
+            Way::Out if quiet || (turned && gap > limits.quiet / REPLY) => Last::Submit,
             // The rest of one, or an answer.
             _ if !turned => was,
             _ => Last::Other,

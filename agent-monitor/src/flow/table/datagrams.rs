@@ -9,6 +9,7 @@ use agent_monitor_common::policy::FlowControl;
 use super::{Table, end};
 use crate::decode::{Burst, Datagram, Record, Way};
 use crate::event::{Address, Direction, Outcome, Transport};
+use crate::flow::datagrams::Datagrams;
 use crate::flow::followed::{Followed, Steering, index};
 use crate::flow::{Change, Flow};
 use crate::protocol::Side;
@@ -59,7 +60,8 @@ impl Table {
             return;
         };
         // Most are connected and never used: parsers come with the first datagram.
-        let datagrams = followed.datagrams.get_or_insert_default();
+        let datagrams = &mut followed.datagrams;
+        let datagrams = datagrams.get_or_insert_with(|| Datagrams::new(part.protocol).into());
         let flow = &mut followed.flow;
         // On a loopback pair both ends see the same: one is enough.
         if flow.peer.is_none() || flow.is_outbound() {

@@ -5,6 +5,7 @@
 //! of with the same fact.
 
 pub mod datagrams;
+pub mod icmp;
 pub mod names;
 
 #[cfg(test)]

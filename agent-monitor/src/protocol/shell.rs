@@ -1,0 +1,277 @@
+//! A shell at the end that began the flow: it sends a prompt, takes a line, sends
+//! what comes of it, and a prompt again. That is what is seen of a reverse shell
+//! whose program has a terminal or a pipe for its input, so that no socket shows
+//! when it is started.
+
+use super::{Answer, Fact as AnyFact, Input, Parser, Side, Wants};
+
+/// Bytes of each side that are looked at until a prompt has come.
+const LOOKED_AT: usize = 2_048;
+/// Longest prompt.
+const PROMPT_MAX: usize = 120;
+
+/// Somebody else has a shell of this end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fact {
+    /// The prompt.
+    pub prompt: String,
+    /// The first line that it was given.
+    pub line: String,
+}
+
+impl Fact {
+    /// The fact in a few words.
+    pub fn in_words(&self) -> String {
+        let Self { prompt, line } = self;
+        format!("the shell of who began it: after {prompt:?} it was told {line:?}")
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Start,
+    /// A prompt has come.
+    Prompted,
+    /// A line followed.
+    Told,
+    Found,
+}
+
+/// Follows one flow.
+pub struct Shell {
+    stage: Stage,
+    seen: [usize; 2],
+    /// The last line of who began it, not ended yet.
+    last: Vec<u8>,
+    prompt: Vec<u8>,
+    line: Vec<u8>,
+}
+
+impl Default for Shell {
+    fn default() -> Self {
+        Self {
+            stage: Stage::Start,
+            seen: [0; 2],
+            last: Vec::new(),
+            prompt: Vec::new(),
+            line: Vec::new(),
+        }
+    }
+}
+
+impl Parser for Shell {
+    fn feed(&mut self, side: Side, input: Input<'_>, facts: &mut Vec<AnyFact>) -> Answer {
+        match (input, side) {
+            _ if self.stage == Stage::Found => Answer::Found,
+            (Input::Bytes(bytes), Side::Initiator) => self.says(bytes, facts),
+            (Input::Bytes(bytes), Side::Responder) => self.is_told(bytes),
+            (Input::Skipped(0), _) => Answer::NeedMore,
+            (Input::Skipped(_) | Input::Gap, _) => Answer::NotThis,
+        }
+    }
+
+    fn wants(&self) -> Wants {
+        Wants::Nothing
+    }
+}
+
+impl Shell {
+    fn says(&mut self, bytes: &[u8], facts: &mut Vec<AnyFact>) -> Answer {
+        // What begins a request is no shell's; most flows end here.
+        let is_first = self.seen[0] == 0;
+        let is_request = bytes.windows(6).any(|it| it == b"HTTP/1") || bytes.starts_with(b"{");
+        if !is_text(bytes) || (is_first && is_request) || self.is_over(0, bytes.len()) {
+            return Answer::NotThis;
+        }
+        match bytes.iter().rposition(|byte| *byte == b'\n') {
+            Some(end) => self.last = bytes[end + 1..].to_vec(),
+            None => self.last.extend_from_slice(bytes),
+        }
+        if self.last.len() > LOOKED_AT {
+            return Answer::NotThis;
+        }
+        let shown = visible(&self.last);
+        if !is_prompt(&shown) {
+            return Answer::NeedMore;
+        }
+        match self.stage {
+            // The directory may have changed: the end says enough.
+            Stage::Told if shown[shown.len() - 2..] == self.prompt[self.prompt.len() - 2..] => {
+                self.stage = Stage::Found;
+                let text = |bytes: &[u8]| super::text(bytes, PROMPT_MAX);
+                facts.push(AnyFact::Shell(Fact {
+                    prompt: text(&self.prompt),
+                    line: text(self.line.trim_ascii()),
+                }));
+                Answer::Found
+            }
+            Stage::Start | Stage::Told => {
+                self.stage = Stage::Prompted;
+                self.prompt = shown;
+                self.line.clear();
+                Answer::NeedMore
+            }
+            Stage::Prompted | Stage::Found => Answer::NeedMore,
+        }
+    }
+
+    fn is_told(&mut self, bytes: &[u8]) -> Answer {
+        if !is_text(bytes) || self.is_over(1, bytes.len()) {
+            return Answer::NotThis;
+        }
+        if self.stage == Stage::Prompted {
+            self.line.extend_from_slice(bytes);
+            if bytes.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+                self.stage = Stage::Told;
+            }
+        }
+        Answer::NeedMore
+    }
+
+    /// Counts; whether a side has said more than anybody before a prompt.
+    fn is_over(&mut self, side: usize, bytes: usize) -> bool {
+        self.seen[side] += bytes;
+        let looked_at = match self.stage {
+            Stage::Start => LOOKED_AT,
+            _ => 8 * LOOKED_AT,
+        };
+        self.seen[side] > looked_at
+    }
+}
+
+/// Printable, or what terminals are told.
+fn is_text(bytes: &[u8]) -> bool {
+    bytes
+        .iter()
+        .all(|byte| matches!(byte, 0x07..=0x0d | 0x1b | 0x20..=0x7e | 0x80..))
+}
+
+/// Without the sequences that set colours and titles (ECMA-48, 5.4; xterm's OSC).
+fn visible(bytes: &[u8]) -> Vec<u8> {
+    let mut shown = Vec::new();
+    let mut rest = bytes.iter().copied();
+    while let Some(byte) = rest.next() {
+        match byte {
+            0x1b => match rest.next() {
+                Some(b'[') => {
+                    rest.find(|byte| matches!(byte, 0x40..=0x7e));
+                }
+                Some(b']') => {
+                    rest.find(|byte| *byte == 0x07);
+                }
+                _ => {}
+            },
+            b'\r' => shown.clear(),
+            0x07 => {}
+            byte => shown.push(byte),
+        }
+    }
+    shown
+}
+
+/// `$ `, `# ` or `% ` at the end of a short line, as sh, bash, zsh and csh have it.
+fn is_prompt(line: &[u8]) -> bool {
+    let ends = [b"$ ", b"# ", b"% "];
+    line.len() <= PROMPT_MAX && ends.iter().any(|end| line.ends_with(*end))
+}
+
+#[cfg(test)]
+mod tests {
+    use Side::{Initiator, Responder};
+
+    use super::*;
+
+    fn facts(said: &[(Side, &[u8])]) -> Vec<AnyFact> {
+        let mut shell = Shell::default();
+        let mut facts = Vec::new();
+        for (side, bytes) in said {
+            if shell.feed(*side, Input::Bytes(bytes), &mut facts) == Answer::NotThis {
+                break;
+            }
+        }
+        facts
+    }
+
+    fn told(prompt: &str, line: &str) -> Vec<AnyFact> {
+        vec![AnyFact::Shell(Fact {
+            prompt: prompt.to_owned(),
+            line: line.to_owned(),
+        })]
+    }
+
+    /// `sh -i` behind pipes, and bash at a terminal of socat's, which echoes.
+    const SH: &[(Side, &[u8])] = &[
+        (
+            Initiator,
+            b"sh: 0: can't access tty; job control turned off\n# ",
+        ),
+        (Responder, b"id\n"),
+        (Initiator, b"uid=0(root) gid=0(root) groups=0(root)\n# "),
+    ];
+    const BASH: &[(Side, &[u8])] = &[
+        (Initiator, b"\x1b[?2004h\x1b]0;root@vm: /\x07root@vm:/# "),
+        (Responder, b"id\n"),
+        (Initiator, b"id\r\n\x1b[?2004l\r"),
+        (Initiator, b"uid=0(root)\r\n\x1b[?2004hroot@vm:/root# "),
+    ];
+
+    #[test]
+    fn a_prompt_a_line_and_a_prompt_again_are_a_shell() {
+        assert_eq!(facts(SH), told("# ", "id"));
+        assert_eq!(facts(BASH), told("root@vm:/# ", "id"));
+    }
+
+    #[test]
+    fn it_is_told_at_any_cut_and_not_before_the_second_prompt() {
+        for session in [SH, BASH] {
+            let expected = facts(session);
+            let bytes: Vec<(Side, u8)> = session
+                .iter()
+                .flat_map(|(side, bytes)| bytes.iter().map(|byte| (*side, *byte)))
+                .collect();
+            let single: Vec<(Side, &[u8])> = bytes
+                .iter()
+                .map(|(side, byte)| (*side, std::slice::from_ref(byte)))
+                .collect();
+            assert_eq!(facts(&single), expected);
+            for end in 0..single.len() {
+                assert_eq!(facts(&single[..end]), [], "{end}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_other_end_s_shell_is_none_of_this_end() {
+        let telnet: Vec<_> = SH
+            .iter()
+            .map(|(side, bytes)| (side.other(), *bytes))
+            .collect();
+        assert_eq!(facts(&telnet), []);
+    }
+
+    #[test]
+    fn what_is_no_dialogue_of_a_shell_is_given_up_soon() {
+        let cases: [&[(Side, &[u8])]; 5] = [
+            &[(Initiator, b"GET / HTTP/1.1\r\n\r\n")],
+            &[(Initiator, b"\x16\x03\x01\x02\x00")],
+            &[(Initiator, b"{\"price\": \"5 $ ")],
+            &[(Responder, b"SSH\x00")],
+            &[(Initiator, &[b'x'; LOOKED_AT + 1])],
+        ];
+        for said in cases {
+            let mut shell = Shell::default();
+            let mut none = Vec::new();
+            let answers: Vec<_> = said
+                .iter()
+                .map(|(side, bytes)| shell.feed(*side, Input::Bytes(bytes), &mut none))
+                .collect();
+            assert_eq!(answers.last(), Some(&Answer::NotThis), "{said:?}");
+        }
+        let prices: [(Side, &[u8]); 3] = [
+            (Initiator, b"10 $ "),
+            (Responder, b"thanks"),
+            (Initiator, b"11 $ "),
+        ];
+        assert_eq!(facts(&prices), [], "no line ended between them");
+    }
+}
