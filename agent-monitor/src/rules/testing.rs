@@ -180,6 +180,7 @@ fn read<'n>(node: &'n Node, rule: &Rule, problems: &mut Problems) -> Option<Test
         report.add(&start, message, None);
     }
     let detector = rule.what.detector().map(|(detector, _)| detector);
+    let finds_only = matches!(rule.what, What::Detector(..));
     let asks = match (one, many, finding, capture, detector) {
         (None, None, None, Some(capture), _) => {
             let beside = rule.source.path().parent().unwrap_or(Path::new(""));
@@ -213,14 +214,16 @@ fn read<'n>(node: &'n Node, rule: &Rule, problems: &mut Problems) -> Option<Test
                 about: Box::new(sample),
             })
         }
-        (Some(event), None, None, None, None) => events(std::slice::from_ref(event), rule, report),
-        (None, Some(events_), None, None, None) => events(events_.items(), rule, report),
+        (Some(event), None, None, None, _) if !finds_only => {
+            events(std::slice::from_ref(event), rule, report)
+        }
+        (None, Some(events_), None, None, _) if !finds_only => {
+            events(events_.items(), rule, report)
+        }
         _ => {
-            let message = match rule.what {
-                What::Detector(..) => {
-                    "the test of a detector's rule has either `finding` or `capture`"
-                }
-                _ => "a test has one of `event`, `events` and `capture`",
+            let message = match finds_only {
+                true => "the test of a detector's rule has either `finding` or `capture`",
+                false => "a test has one of `event`, `events` and `capture`",
             };
             let start = node.span.start..node.span.start;
             report.add(&start, message, None);
