@@ -5,13 +5,18 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::problem::Problems;
 use super::set::RuleSet;
 use crate::event::Timestamp;
+
+/// Longest that a reload waits for new rules to be taken into use: a daemon that is
+/// not attached yet, or has much to do, takes them later.
+const TAKEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Rules in use, and what came of reading them last.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,11 +41,13 @@ pub struct Reloading {
     /// Keys of labels that container runtimes are asked for.
     labels: BTreeSet<String>,
     state: Mutex<State>,
+    /// A set that waited was taken.
+    taken: Condvar,
 }
 
 #[derive(Debug)]
 struct State {
-    next: Option<Arc<RuleSet>>,
+    next: Option<(Arc<RuleSet>, Loaded)>,
     loaded: Loaded,
 }
 
@@ -58,11 +65,13 @@ impl Reloading {
                 next: None,
                 loaded: loaded(&set),
             }),
+            taken: Condvar::new(),
         };
         Ok((reloading, set))
     }
 
-    /// Reads the rules again; takes as long as that takes.
+    /// Reads the rules again, and waits until they are in use: what happens after the
+    /// answer is judged by them.
     ///
     /// # Errors
     /// What is wrong, a line each. The rules in use stay.
@@ -94,8 +103,14 @@ impl Reloading {
                 }
                 let now = loaded(&set);
                 let mut state = self.state();
-                state.next = Some(Arc::new(set));
-                state.loaded = now.clone();
+                state.next = Some((Arc::new(set), now.clone()));
+                let waits = |state: &mut State| state.next.is_some();
+                let waited = self.taken.wait_timeout_while(state, TAKEN_WITHIN, waits);
+                let (state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+                drop(state);
+                if waited.timed_out() {
+                    tracing::warn!("the daemon is busy, new rules wait to be taken into use");
+                }
                 tracing::info!(enabled = now.enabled, "rules were read again");
                 Ok(now)
             }
@@ -110,7 +125,11 @@ impl Reloading {
 
     /// The set that is to be used from now on, if there is a new one.
     pub fn take(&self) -> Option<Arc<RuleSet>> {
-        self.state().next.take()
+        let mut state = self.state();
+        let (set, loaded) = state.next.take()?;
+        state.loaded = loaded;
+        self.taken.notify_all();
+        Some(set)
     }
 
     /// What is in use.
@@ -130,5 +149,47 @@ fn loaded(set: &RuleSet) -> Loaded {
         left_out: set.unmapped().len(),
         since: Timestamp::now().to_string(),
         error: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_answers_once_the_new_rules_are_in_use_and_keeps_the_old_when_they_are_wrong() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("x.yaml");
+        std::fs::write(&file, "override: ssh-outbound\nenabled: false\n").expect("a file");
+        let dirs = vec![dir.path().to_owned()];
+        let (reloading, set) = Reloading::new(dirs).unwrap_or_else(|told| panic!("{told}"));
+        let enabled = set.rules().iter().filter(|rule| rule.enabled).count();
+        assert_eq!(reloading.loaded().enabled, enabled);
+
+        std::fs::remove_file(&file).expect("it is there");
+        std::thread::scope(|scope| {
+            let answer = scope.spawn(|| reloading.reload());
+            let taken = loop {
+                if let Some(set) = reloading.take() {
+                    break set;
+                }
+                assert!(
+                    !answer.is_finished(),
+                    "it answered before the rules were taken"
+                );
+                std::thread::sleep(Duration::from_millis(1));
+            };
+            assert!(taken.get("ssh-outbound").is_some_and(|rule| rule.enabled));
+            let answer = answer.join().expect("no panic").expect("they are valid");
+            assert_eq!(answer.enabled, enabled + 1);
+        });
+        assert_eq!(reloading.loaded().enabled, enabled + 1);
+
+        std::fs::write(&file, "titel: x\n").expect("a file");
+        let error = reloading.reload().expect_err("they are wrong");
+        assert!(error.contains("x.yaml:1"), "{error}");
+        assert!(reloading.take().is_none());
+        let loaded = reloading.loaded();
+        assert_eq!((loaded.enabled, loaded.error), (enabled + 1, Some(error)));
     }
 }
