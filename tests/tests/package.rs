@@ -2,14 +2,15 @@
 //! this. Needs root.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use agent_monitor_tests::cgroup::Cgroup;
 use agent_monitor_tests::node::{Node, dist, write};
 use agent_monitor_tests::process::{Process, checked, tool};
 use agent_monitor_tests::wait;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const UNIT: &str = "agent-monitor.service";
 /// Longer than anything takes that is waited for here.
@@ -323,4 +324,102 @@ fn an_upgrade_keeps_what_the_operator_changed_and_purging_leaves_nothing() {
         .unwrap();
     assert!(!units.contains("agent-monitor"), "{units}");
     node.end().unwrap();
+}
+
+/// A container as `deploy/kubernetes` asks for it, in the words of the OCI's runtime
+/// specification: the capabilities are the unit's, which another test compares with
+/// the manifest's. A pod's cgroup namespace is its own where cgroup2 is mounted alone.
+fn pod(bundle: &Path, own_cgroups: bool, agent: &str) -> Value {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/agent-monitor.service");
+    let unit = fs::read_to_string(unit).unwrap();
+    let bounding = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let capabilities: Vec<&str> = bounding.unwrap().split_whitespace().collect();
+    let mut namespaces = vec![json!({"type": "mount"}), json!({"type": "ipc"})];
+    if own_cgroups {
+        namespaces.push(json!({"type": "cgroup"}));
+    }
+    let bind = |from: &Path, to: &str, mode: &str| json!({"destination": to, "type": "bind", "source": from, "options": ["rbind", mode]});
+    json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "args": ["/usr/bin/agent-monitor", "run", "--agent", format!("cgroup:{agent}")],
+            "env": ["PATH=/usr/bin"],
+            "cwd": "/",
+            "noNewPrivileges": true,
+            "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
+        },
+        "root": {"path": "rootfs", "readonly": true},
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro", "nosuid", "noexec", "nodev"]},
+            bind(Path::new("/sys/fs/cgroup"), "/sys/fs/cgroup", "ro"),
+            bind(&bundle.join("state"), "/var/lib/agent-monitor", "rw"),
+            {"destination": "/run", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]},
+        ],
+        "linux": {
+            "namespaces": namespaces,
+            "maskedPaths": ["/proc/kcore", "/proc/keys", "/proc/timer_list"],
+            "readonlyPaths": ["/proc/sys"],
+        },
+    })
+}
+
+/// A container of runc's, removed on drop.
+struct Container(String);
+
+impl Container {
+    fn exec(&self, args: &[&str]) -> anyhow::Result<String> {
+        let exec = ["exec", &self.0, "/usr/bin/agent-monitor"];
+        checked(Command::new("runc").args(exec).args(args))
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let _ = tool("runc", &["delete", "--force", &self.0]);
+    }
+}
+
+#[test]
+fn the_pod_sees_agents_with_no_more_than_the_manifest_gives_it() {
+    for own_cgroups in [false, true] {
+        let name = format!("agent-monitor-pod-{}", std::process::id());
+        let agent = Cgroup::create(&format!("pod-agent.{}", std::process::id())).unwrap();
+        let bundle = tempfile::tempdir().unwrap();
+        for folder in ["rootfs/usr/bin", "state"] {
+            fs::create_dir_all(bundle.path().join(folder)).unwrap();
+        }
+        let binary = bundle.path().join("rootfs/usr/bin/agent-monitor");
+        fs::copy(dist("files/agent-monitor").unwrap(), binary).unwrap();
+        let spec = pod(bundle.path(), own_cgroups, agent.path());
+        fs::write(bundle.path().join("config.json"), spec.to_string()).unwrap();
+
+        let mut run = Command::new("runc");
+        run.args(["run", "--bundle"]).arg(bundle.path()).arg(&name);
+        let mut daemon = Process::start(&mut run, &bundle.path().join("log")).unwrap();
+        let container = Container(name);
+        daemon.wait_for_line("attached", SOON).unwrap();
+        container.exec(&["status", "--wait", "10s"]).unwrap();
+
+        // The agent is there since before; what it starts is told with its arguments.
+        let enter = "echo $$ > \"$1/cgroup.procs\"; exec /usr/bin/env true seen";
+        let mut work = Command::new("sh");
+        checked(work.args(["-euc", enter, "agent"]).arg(agent.dir())).unwrap();
+        let tail = ["tail", "--kind", "exec", "-n", "20", "--output", "json"];
+        let told = bundle.path().join("told");
+        let mut tail_in = Command::new("runc");
+        tail_in.args(["exec", &container.0, "/usr/bin/agent-monitor"]);
+        let mut tail_in = Process::start(tail_in.args(tail), &told).unwrap();
+        let line = tail_in.wait_for_line("\"seen\"", SOON).unwrap();
+        let event: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(event["agent"]["cgroup"], agent.path(), "{line}");
+        drop(tail_in);
+        drop(container);
+        drop(daemon);
+        agent.remove().unwrap();
+    }
 }
