@@ -64,7 +64,8 @@ fn write(to: &mut String, extent: Extent, costs: &Costs, rows: &[Row]) -> std::f
          twice a run and count that too. What they count in the same round for as many runs of\n\
          programs that do nothing (see \"nothing\" below) is taken off; the figure before that is\n\
          printed beside it. ± is half of the 95 % interval of the mean over the rounds; an\n\
-         interval that spans the budget is inconclusive, which is not met.\n"
+         interval that spans the budget is inconclusive, which is not met. Throughput is compared\n\
+         in pairs right after each other, in an agent and outside.\n"
     )?;
     table(
         to,
