@@ -51,6 +51,16 @@ impl Datagrams {
         }
     }
 
+    /// Bytes of memory that unfinished messages take.
+    pub fn held(&self) -> usize {
+        self.parsers.iter().map(|(_, parser)| parser.held()).sum()
+    }
+
+    /// Gives up what is tried, but for a parser that reads every datagram.
+    pub fn let_go(&mut self) {
+        self.parsers.retain(|(_, parser)| parser.wants_all());
+    }
+
     /// Whether a parser reads every datagram.
     pub fn wants_all(&self) -> bool {
         self.parsers.iter().any(|(_, parser)| parser.wants_all())

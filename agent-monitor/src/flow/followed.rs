@@ -144,9 +144,16 @@ impl Followed {
         now.saturating_sub(self.last) > idle
     }
 
-    /// Bytes of memory that its streams hold.
+    /// Bytes of memory that its streams and unfinished messages hold.
     pub fn held(&self) -> usize {
-        self.streams.iter().map(Stream::held).sum()
+        let streams: usize = self.streams.iter().map(Stream::held).sum();
+        streams + self.unfinished()
+    }
+
+    fn unfinished(&self) -> usize {
+        let layers = [&self.layers, &self.other].into_iter().flatten();
+        let datagrams = self.datagrams.as_ref().map_or(0, |it| it.held());
+        layers.map(|layers| layers.held()).sum::<usize>() + datagrams
     }
 
     /// Asks the kernel for more while a parser needs more, and for bursts alone
@@ -234,12 +241,23 @@ impl Followed {
         }
     }
 
-    /// Lets go of what its streams hold; says whether something waited.
+    /// Lets go of what its streams hold, and of unfinished messages; says whether
+    /// there was something that waited.
     pub fn let_go(&mut self, changed: &mut impl FnMut(&Flow, Change)) -> bool {
         let waited = self.streams.iter().any(Stream::is_waiting);
         self.flush(changed);
         self.streams.iter_mut().for_each(Stream::forget_kept);
-        waited
+        let unfinished = self.unfinished() > 0;
+        if unfinished {
+            self.other = None;
+            if let Some(layers) = &mut self.layers {
+                layers.let_go();
+            }
+            if let Some(datagrams) = &mut self.datagrams {
+                datagrams.let_go();
+            }
+        }
+        waited || unfinished
     }
 
     /// Lets go of all that only a live flow needs.

@@ -28,8 +28,8 @@ const EVICT: usize = MAX_FLOWS / 16;
 const MAX_CLOSED: usize = 1_024;
 /// Agents whose evictions are told apart; further ones count as agent 0's.
 const MAX_COUNTED: usize = 4_096;
-/// Bytes that wait for what is missing before them, or are kept to compare
-/// with, of all flows together.
+/// Bytes that wait for what is missing before them, are kept to compare with, or
+/// are of messages that are not finished, of all flows together.
 const MAX_HELD: usize = 8 << 20;
 /// How often quiet flows are looked for.
 const SWEEP_NS: u64 = 10_000_000_000;
@@ -376,13 +376,20 @@ impl Table {
         self.settle(head.flow, changed);
     }
 
-    /// After bytes of a flow were taken: what the kernel is to send of it, and
-    /// that streams hold no more than they may in all.
+    /// After bytes of a flow were taken: what the kernel is to send of it.
     fn settle(&mut self, id: FlowId, changed: &mut impl FnMut(&Flow, Change)) {
         let Some(followed) = self.flows.get_mut(&id) else {
             return;
         };
         self.steering.extend(followed.wish());
+        self.account(id, changed);
+    }
+
+    /// Sees to it that streams and unfinished messages hold no more than they may in all.
+    fn account(&mut self, id: FlowId, changed: &mut impl FnMut(&Flow, Change)) {
+        let Some(followed) = self.flows.get_mut(&id) else {
+            return;
+        };
         let held = followed.held();
         if followed.counted == 0 && held > 0 {
             self.holding.push_back(id);
@@ -405,6 +412,9 @@ impl Table {
             followed.counted = 0;
             let agent = followed.flow.agent;
             let waited = followed.let_go(changed);
+            if !followed.flow.is_datagrams {
+                self.steering.extend(followed.wish());
+            }
             self.count(agent, u64::from(waited));
         }
     }

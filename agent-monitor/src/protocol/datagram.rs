@@ -9,6 +9,11 @@ pub trait DatagramParser: Send {
     /// missing, some come twice or late.
     fn datagram(&mut self, side: Side, bytes: &[u8], len: u32, facts: &mut Vec<Fact>) -> Answer;
 
+    /// Bytes of memory that an unfinished message takes.
+    fn held(&self) -> usize {
+        0
+    }
+
     /// Whether it reads every datagram, not only those of the captured head.
     fn wants_all(&self) -> bool {
         false

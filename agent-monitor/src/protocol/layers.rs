@@ -60,6 +60,19 @@ impl Layers {
         self.feed_layer(0, side, input, facts);
     }
 
+    /// Bytes of memory that unfinished messages take.
+    pub fn held(&self) -> usize {
+        let parsers = self.layers.iter().flat_map(|layer| &layer.parsers);
+        parsers.map(|tried| tried.parser.held()).sum()
+    }
+
+    /// Gives up all that is tried; what was found stays so.
+    pub fn let_go(&mut self) {
+        for layer in &mut self.layers {
+            layer.parsers = Vec::new();
+        }
+    }
+
     /// The innermost protocol that was found.
     pub fn protocol(&self) -> Option<&'static str> {
         self.layers.iter().rev().find_map(|layer| layer.found)

@@ -89,6 +89,11 @@ pub trait Parser: Send {
         Wants::Head
     }
 
+    /// Bytes of memory that an unfinished message takes, if it may take more than a few hundred.
+    fn held(&self) -> usize {
+        0
+    }
+
     /// Takes out what was carried in the input fed last.
     fn carried(&mut self) -> Vec<Carried> {
         Vec::new()

@@ -93,6 +93,7 @@ impl Table {
                 control: Some(WHOLE),
             });
         }
+        self.account(id, changed);
     }
 
     /// Datagrams that were counted.

@@ -230,6 +230,31 @@ fn many_small_agents_lose_alike() {
 }
 
 #[test]
+fn unfinished_messages_of_all_flows_are_bounded_and_the_oldest_go_first() {
+    let mut table = Table::default();
+    // A hello of which the last byte does not come, in pieces of a segment each.
+    let mut hello = b"\x16\x03\x01\x3f\xff\x01\x00\x3f\xf0\x03\x03".to_vec();
+    hello.resize(6000, 0x55);
+    let flows = MAX_HELD as u64 / 6000 * 2;
+    let hello = Bytes::from(hello);
+    for flow in 1..=flows {
+        let head = Head {
+            segment_left: 6000,
+            data: hello.clone(),
+            ..head(flow, Way::Out, 0, b"")
+        };
+        apply(&mut table, &record(0, 1, opened(flow)));
+        apply(&mut table, &record(0, 1, Body::Head(head)));
+    }
+    let held = |it: &Followed| it.held();
+    let all: usize = table.flows.values().map(|it| held(it)).sum();
+    assert!(all <= MAX_HELD, "{all}");
+    assert_eq!(all, table.held);
+    assert_eq!(table.flows.get(&id(1)).map(|it| held(it)), Some(0));
+    assert!(table.evicted >= flows / 2, "what is let go is counted");
+}
+
+#[test]
 fn quiet_attempts_are_forgotten_without_being_counted() {
     let mut table = Table::default();
     apply(&mut table, &record(0, 1, connect(2, 6)));

@@ -88,6 +88,10 @@ impl Messages {
 }
 
 impl Parser for OverTcp {
+    fn held(&self) -> usize {
+        self.sides.iter().map(|side| side.kept.capacity()).sum()
+    }
+
     fn feed(&mut self, side: Side, input: Input<'_>, facts: &mut Vec<AnyFact>) -> Answer {
         let messages = &mut self.sides[side as usize];
         let mut count = 0;

@@ -65,6 +65,11 @@ impl Body {
         }
     }
 
+    /// Bytes of memory that its beginning takes.
+    pub fn held(&self) -> usize {
+        self.json.as_ref().map_or(0, Vec::capacity)
+    }
+
     pub fn is_over(&self) -> bool {
         matches!(self.frame, Frame::Length(0) | Frame::Chunked(Chunk::Over))
     }

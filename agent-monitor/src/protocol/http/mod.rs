@@ -161,6 +161,17 @@ impl Parser for Http {
         }
     }
 
+    fn held(&self) -> usize {
+        let held = |half: &Half| {
+            let body = match &half.state {
+                State::Body(body) => body.held(),
+                State::Head | State::Lost => 0,
+            };
+            half.buffer.capacity() + body
+        };
+        self.halves.iter().map(held).sum()
+    }
+
     fn wants(&self) -> Wants {
         match self.mode {
             Mode::Other => Wants::Nothing,

@@ -68,6 +68,11 @@ pub(super) struct Crypto {
 }
 
 impl Crypto {
+    /// Bytes of memory that it takes.
+    pub fn held(&self) -> usize {
+        self.bytes.capacity() + self.waiting
+    }
+
     pub fn take(&mut self, offset: usize, piece: &[u8]) {
         let fits = (offset.checked_add(piece.len())).is_some_and(|end| end <= BYTES_MAX);
         if !fits {

@@ -39,6 +39,10 @@ pub struct Quic {
 }
 
 impl DatagramParser for Quic {
+    fn held(&self) -> usize {
+        self.crypto.held()
+    }
+
     fn datagram(&mut self, side: Side, bytes: &[u8], _len: u32, facts: &mut Vec<Fact>) -> Answer {
         if !self.over {
             self.tries += 1;

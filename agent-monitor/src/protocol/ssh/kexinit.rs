@@ -15,6 +15,8 @@ pub(super) struct KexInit {
     pub mac_to_client: Vec<String>,
     pub compression_to_server: Vec<String>,
     pub compression_to_client: Vec<String>,
+    /// Its length.
+    bytes: usize,
     /// The sender's fingerprint, if it is the client.
     pub hassh: String,
     /// The sender's fingerprint, if it is the server.
@@ -22,6 +24,12 @@ pub(super) struct KexInit {
 }
 
 impl KexInit {
+    /// Bytes of memory that it takes, more or less: a name of some twenty letters
+    /// is a text of its own.
+    pub fn held(&self) -> usize {
+        2 * self.bytes
+    }
+
     /// Reads a payload that begins with the message number 20.
     pub fn parse(payload: &[u8]) -> Option<Self> {
         // The message number and 16 random bytes come first.
@@ -64,6 +72,7 @@ impl KexInit {
         else {
             return None;
         };
+        kexinit.bytes = payload.len();
         kexinit.hassh = hassh([kex, cipher_c, mac_c, compression_c]);
         kexinit.hassh_server = hassh([kex, cipher_s, mac_s, compression_s]);
         Some(kexinit)

@@ -121,6 +121,12 @@ impl Parser for Ssh {
         }
     }
 
+    fn held(&self) -> usize {
+        let kexinits = [&self.initiator_kexinit, &self.responder_kexinit];
+        let kexinits = kexinits.into_iter().flatten().map(|kexinit| kexinit.held());
+        self.initiator.held() + self.responder.held() + kexinits.sum::<usize>()
+    }
+
     fn wants(&self) -> Wants {
         match self.sizes {
             Sizes::Over => Wants::Nothing,
@@ -163,27 +169,28 @@ impl Ssh {
         if !matches!(self.sizes, Sizes::NotYet) {
             return;
         }
-        let (Some(initiator), Some(responder)) = (&self.initiator_kexinit, &self.responder_kexinit)
-        else {
+        let kexinits = (self.initiator_kexinit.take(), self.responder_kexinit.take());
+        let (Some(initiator), Some(responder)) = kexinits else {
+            (self.initiator_kexinit, self.responder_kexinit) = kexinits;
             return;
         };
         let (client_kexinit, server_kexinit, banner) = match client {
             Side::Initiator => (initiator, responder, self.initiator.banner()),
             Side::Responder => (responder, initiator, self.responder.banner()),
         };
-        let Some(algorithms) = kexinit::negotiate(client_kexinit, server_kexinit) else {
+        let Some(algorithms) = kexinit::negotiate(&client_kexinit, &server_kexinit) else {
             self.sizes = Sizes::Over;
             return;
         };
-        self.sizes = match Grammar::new(client, &algorithms, server_kexinit, banner) {
+        self.sizes = match Grammar::new(client, &algorithms, &server_kexinit, banner) {
             Some(grammar) => Sizes::Followed(grammar),
             None => Sizes::Over,
         };
         facts.push(super::Fact::Ssh(Fact::Kex {
             client,
             algorithms: Box::new(algorithms),
-            hassh: client_kexinit.hassh.clone(),
-            hassh_server: server_kexinit.hassh_server.clone(),
+            hassh: client_kexinit.hassh,
+            hassh_server: server_kexinit.hassh_server,
         }));
     }
 }

@@ -67,6 +67,11 @@ impl Stream {
             && (self.lines > 0 || !b"SSH-".starts_with(&self.buffer[..self.buffer.len().min(4)]))
     }
 
+    /// Bytes of memory that an unfinished line or packet takes.
+    pub fn held(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// Takes the next part and adds what it yields.
     pub fn feed(&mut self, input: Input<'_>, pieces: &mut Vec<Piece>) {
         match (input, self.phase) {

@@ -35,6 +35,11 @@ impl Lines {
         self.seen
     }
 
+    /// Bytes of memory that an unfinished object takes.
+    pub fn held(&self) -> usize {
+        self.object.capacity()
+    }
+
     /// Whether the stream began with neither an object nor a list.
     pub fn cannot_be_json(&self) -> bool {
         self.first.is_some_and(|byte| byte != b'{' && byte != b'[')

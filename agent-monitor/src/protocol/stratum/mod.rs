@@ -201,6 +201,10 @@ impl Parser for Stratum {
         }
     }
 
+    fn held(&self) -> usize {
+        self.initiator.held() + self.responder.held()
+    }
+
     fn wants(&self) -> Wants {
         if self.seen() > ENOUGH || (self.proved && self.spoke == [true; 2]) {
             Wants::Nothing

@@ -129,6 +129,10 @@ impl Parser for Tls {
         }
     }
 
+    fn held(&self) -> usize {
+        self.halves.iter().map(|half| half.message.capacity()).sum()
+    }
+
     fn wants(&self) -> Wants {
         if self.told {
             Wants::Nothing
