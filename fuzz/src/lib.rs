@@ -65,7 +65,10 @@ pub static TARGETS: &[Target] = &[
     target("packets", targets::packets, seeds::captures),
     target("record", targets::record, seeds::records),
     target("recording", targets::recording, seeds::recordings),
+    target("replay", targets::replay, seeds::replays),
     target("rules", targets::rules, seeds::rules),
+    target("config", targets::config, seeds::configs),
+    target("command-line", targets::command_line, seeds::command_lines),
     target("formats", formats::formats, seeds::texts),
 ];
 

@@ -1,11 +1,12 @@
 //! What targets begin from: what real tools said, as far as it is in tests/data.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use agent_monitor::capture::recording::{Frame, Reader};
 use agent_monitor::protocol::{Input, Side};
+use flate2::read::GzDecoder;
 use serde_json::Value;
 
 use crate::Target;
@@ -13,6 +14,8 @@ use crate::sessions::push;
 
 /// Records of a recording that are seeds: the first ones are of every kind.
 const RECORDS: usize = 40;
+/// Captures that are seeds: the shortest ones.
+const SHORTEST: usize = 12;
 /// Longest seed: a fuzzer makes little of more.
 const LONGEST: usize = 64 << 10;
 
@@ -166,7 +169,62 @@ pub fn captures() -> Vec<Vec<u8>> {
     }
     pcapng.extend(packet);
     pcapng.extend(72u32.to_le_bytes());
-    vec![pcap, pcapng]
+    let mut all = vec![pcap, pcapng];
+    all.extend(unpacked(".pcap.gz"));
+    all
+}
+
+/// The shortest of the real tools' captures or recordings, unpacked and cut.
+fn unpacked(suffix: &str) -> Vec<Vec<u8>> {
+    let dir = repository().join("tests/data/captures");
+    let mut paths: Vec<PathBuf> = (fs::read_dir(dir).into_iter().flatten().flatten())
+        .map(|entry| entry.path())
+        .filter(|path| path.to_string_lossy().ends_with(suffix))
+        .collect();
+    paths.sort();
+    let unpack = |path: &PathBuf| {
+        let mut bytes = Vec::new();
+        let file = fs::File::open(path).expect("the repository can be read");
+        (GzDecoder::new(file).read_to_end(&mut bytes)).expect("it is whole");
+        bytes.truncate(LONGEST);
+        bytes
+    };
+    let mut all: Vec<Vec<u8>> = paths.iter().map(unpack).collect();
+    all.sort_by_key(Vec::len);
+    all.truncate(SHORTEST);
+    all
+}
+
+/// What can be replayed.
+pub fn replays() -> Vec<Vec<u8>> {
+    let mut all = captures();
+    all.extend(unpacked(".agmr.gz"));
+    all
+}
+
+/// What there is to configure, as it is shipped and as it is by default.
+pub fn configs() -> Vec<Vec<u8>> {
+    let mut all = vec![agent_monitor::config::reference::commented().into_bytes()];
+    all.extend(fs::read(repository().join("deploy/config.toml")));
+    all.push(
+        b"[[sink]]\nkind = \"splunk\"\nname = \"soc\"\nurl = \"https://splunk.example.net:8088\"\n\
+        token = { env = \"TOKEN\" }\nfilter = { min_severity = \"medium\" }\n"
+            .to_vec(),
+    );
+    all
+}
+
+/// Arguments, a line each.
+pub fn command_lines() -> Vec<Vec<u8>> {
+    let lines = [
+        "ssh\n-fNR\n9000:127.0.0.1:8000\nhost",
+        "ssh\n-oRemoteForward=9000 [::1]:8000\n-p22\nhost",
+        "autossh\n-M\n0\n-R/path:host:1\nhost",
+        "dbclient\n-R\n1:a:2\nhost",
+        "plink\n-batch\n-R\n1:a:2\nhost",
+        "python3\n-c\nexec(compile(stdin.read(1785), 'assembler.py', 'exec'))",
+    ];
+    lines.iter().map(|line| line.as_bytes().to_vec()).collect()
 }
 
 /// Recordings, cut.

@@ -4,7 +4,12 @@ use std::path::Path;
 
 use agent_monitor::capture::packets::{Packets, file};
 use agent_monitor::capture::recording::Reader;
-use agent_monitor::decode;
+use agent_monitor::commands::pretty::Pretty;
+use agent_monitor::commands::replay::{Options, replay_from};
+use agent_monitor::config::Config;
+use agent_monitor::decode::{self, ProcessKey};
+use agent_monitor::detect::{ssh_command, tool};
+use agent_monitor::event::Process;
 use agent_monitor::flow::stream::{Next, Stream};
 use agent_monitor::protocol::datagram::DATAGRAM_PROTOCOLS;
 use agent_monitor::protocol::layers::Layers;
@@ -222,6 +227,56 @@ pub fn recording(data: &[u8]) {
             }
         }
     }
+}
+
+/// A capture or a recording through the whole pipeline, detectors and rules included,
+/// and what people and programs are shown of it.
+pub fn replay(data: &[u8]) {
+    let pretty = Pretty::for_stdout();
+    let _ = replay_from(data, 0, &Options::default(), |event| {
+        let json = serde_json::to_value(event).expect("an event is JSON");
+        let shown = without_colours(&pretty.show(&json));
+        let control = shown.chars().find(|c| c.is_control() && *c != '\n');
+        assert_eq!(control, None, "a control character in {shown:?}");
+        Ok(())
+    });
+}
+
+/// Text without what only sets colours and weights of letters: `ESC [ digits m`.
+fn without_colours(text: &str) -> String {
+    let mut parts = text.split("\x1b[");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (style, rest) = part.split_once('m').expect("styles end");
+        assert!(
+            style
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || byte == b';'),
+            "{text:?}"
+        );
+        plain.push_str(rest);
+    }
+    plain
+}
+
+/// A configuration.
+pub fn config(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Err(error) = Config::parse(&text, Path::new("fuzz.toml")) {
+        assert!(!error.to_string().is_empty());
+    }
+}
+
+/// Arguments of a program, a line each.
+pub fn command_line(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let argv: Vec<String> = text.lines().map(str::to_owned).collect();
+    let _ = ssh_command::remote_forward(&argv);
+    let process = Process {
+        argv: argv.into(),
+        ..Process::default()
+    };
+    let _ = tool::command_line(7, &process.into(), ProcessKey::default(), 0);
 }
 
 /// A file of rules.

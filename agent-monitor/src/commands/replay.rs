@@ -126,8 +126,11 @@ pub fn replay_with(
     }
 }
 
-/// Looks at the first bytes and replays what they say it is.
-fn replay_from(
+/// Replays what `from` gives: the first bytes say what it is.
+///
+/// # Errors
+/// As [`replay`].
+pub fn replay_from(
     mut from: impl BufRead + Send,
     n: usize,
     options: &Options,
