@@ -6,12 +6,13 @@
 //! ```
 //! Integers are little-endian; the CRC-32 (IEEE 802.3) is over type and
 //! payload. The first frame is a [`About`] as JSON, agents come as JSON when
-//! they are first seen, what a suspected agent used is a [`Usage`] in three u64,
-//! and the rest are records as the kernel wrote them
+//! they are first seen and when more is known of them, what a suspected agent used
+//! is a [`Usage`] in three u64, and the rest are records as the kernel wrote them
 //! (`agent_monitor_common::event`), in order of time.
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::payload;
+use crate::event::{Agent, Container, Pod};
 
 /// What every recording begins with.
 pub const MAGIC: &[u8; 4] = b"AGMR";
@@ -55,6 +57,48 @@ pub struct RecordedAgent {
     pub name: String,
     /// Path below the cgroup2 mount.
     pub cgroup: String,
+    /// Its container, as far as it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
+    /// The container's labels, which its JSON leaves out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Its pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Pod>,
+}
+
+impl RecordedAgent {
+    /// An agent as it is known now.
+    pub fn new(cgroup_id: u64, agent: &Agent) -> Self {
+        let labels = agent.container.as_ref().map(|it| it.labels.clone());
+        Self {
+            cgroup_id,
+            id: agent.id.clone(),
+            name: agent.name.clone(),
+            cgroup: agent.cgroup.clone(),
+            container: agent.container.clone(),
+            labels: labels.unwrap_or_default(),
+            pod: agent.pod.clone(),
+        }
+    }
+}
+
+impl From<RecordedAgent> for Agent {
+    fn from(recorded: RecordedAgent) -> Self {
+        let container = recorded.container.map(|container| Container {
+            labels: recorded.labels,
+            ..container
+        });
+        Self {
+            id: recorded.id,
+            name: recorded.name,
+            cgroup: recorded.cgroup,
+            cgroup_id: recorded.cgroup_id,
+            container,
+            pod: recorded.pod,
+        }
+    }
 }
 
 /// Processor time that an agent has used, read from its cgroup.
@@ -86,8 +130,8 @@ impl Usage {
 pub enum Frame {
     /// A record of the kernel's.
     Record(Bytes),
-    /// An agent that later records belong to.
-    Agent(RecordedAgent),
+    /// An agent that later records belong to, or what is known of it by now.
+    Agent(Box<RecordedAgent>),
     /// What an agent has used.
     Usage(Usage),
 }
@@ -322,18 +366,32 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
 
+    fn agent() -> Agent {
+        Agent {
+            id: "7".into(),
+            name: "a".into(),
+            cgroup: "/a".into(),
+            cgroup_id: 7,
+            container: Some(Container {
+                id: "c".into(),
+                image: Some("image".into()),
+                labels: [("team".to_owned(), "x".to_owned())].into(),
+                ..Container::default()
+            }),
+            pod: Some(Pod {
+                namespace: "n".into(),
+                name: "p".into(),
+            }),
+        }
+    }
+
     fn recording() -> Vec<u8> {
         let about = About {
             node: "n".into(),
             kernel: "6.1".into(),
             boot_epoch: 5,
         };
-        let agent = RecordedAgent {
-            cgroup_id: 7,
-            id: "7".into(),
-            name: "a".into(),
-            cgroup: "/a".into(),
-        };
+        let agent = RecordedAgent::new(7, &agent());
         let mut bytes = Vec::new();
         let mut writer =
             Writer::new(&mut bytes, &about, Bounds::default()).expect("a Vec takes all");
@@ -434,6 +492,11 @@ mod tests {
         let frames: Vec<Frame> = reader.map(|frame| frame.expect("it is whole")).collect();
         assert_eq!(frames.len(), 3);
         assert_eq!(frames[2], Frame::Record(Bytes::from_static(b"two")));
+        let Frame::Agent(read) = &frames[0] else {
+            panic!("{frames:?}");
+        };
+        // Labels and all: rules may make exceptions of them.
+        assert_eq!(Agent::from((**read).clone()), agent());
     }
 
     #[test]

@@ -269,11 +269,7 @@ impl Live {
         let agent = watched.agent.clone();
         let gaps = std::mem::take(&mut watched.gaps);
         let holes = std::mem::take(&mut watched.holes);
-        if let Some(recording) = &mut self.recording
-            && let Err(error) = recording.agent(&recorded(id, &agent))
-        {
-            tracing::error!("cannot write the recording: {error}");
-        }
+        record_agent(&mut self.recording, id, &agent);
         let born = watched.born;
         self.pipeline
             .agent(id, agent, AgentState::Appeared, born, out);
@@ -326,6 +322,7 @@ impl Live {
         let agent = watched.agent.clone();
         if watched.decision == Decision::Yes {
             if info.is_some() {
+                record_agent(&mut self.recording, id, &agent);
                 self.pipeline
                     .agent(id, agent, AgentState::Updated, boot_time(), out);
             }
@@ -453,5 +450,14 @@ fn short_name(path: &str, container: Option<&ContainerRef>) -> String {
     match container {
         Some(container) => container.id.chars().take(12).collect(),
         None => path.rsplit('/').next().unwrap_or(path).to_owned(),
+    }
+}
+
+/// Writes what is known of an agent by now to the recording, if there is one.
+fn record_agent(recording: &mut Option<Writer<BufWriter<File>>>, id: u64, agent: &Agent) {
+    if let Some(recording) = recording
+        && let Err(error) = recording.agent(&RecordedAgent::new(id, agent))
+    {
+        tracing::error!("cannot write the recording: {error}");
     }
 }

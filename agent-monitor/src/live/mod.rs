@@ -196,7 +196,7 @@ impl Live {
     pub fn record_to(&mut self, mut recording: Writer<BufWriter<File>>) -> Result<()> {
         for (id, watched) in &self.watched {
             if watched.decision == Decision::Yes {
-                recording.agent(&recorded(*id, &watched.agent))?;
+                recording.agent(&RecordedAgent::new(*id, &watched.agent))?;
             }
         }
         self.recording = Some(recording);
@@ -480,13 +480,4 @@ impl Live {
 
 fn kind_name(bytes: &[u8]) -> &'static str {
     decode::header(bytes).map_or("other", |header| kind::name(header.kind))
-}
-
-fn recorded(id: u64, agent: &Agent) -> RecordedAgent {
-    RecordedAgent {
-        cgroup_id: id,
-        id: agent.id.clone(),
-        name: agent.name.clone(),
-        cgroup: agent.cgroup.clone(),
-    }
 }

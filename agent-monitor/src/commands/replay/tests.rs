@@ -1,6 +1,6 @@
 //! Recordings and captures, and what is neither.
 
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 
 use agent_monitor_common::event::{Exit, Header, kind};
 use anyhow::Result;
@@ -10,39 +10,53 @@ use flate2::write::GzEncoder;
 
 use super::replay;
 use crate::capture::recording::{About, Bounds, RecordedAgent, Writer};
+use crate::event::Agent;
 
 const BOOT: u64 = 0xabc;
 
-/// A recording of an agent, the end of a process, and another agent.
-fn recording() -> Vec<u8> {
+/// A recording of what `fill` writes.
+fn recorded(fill: impl FnOnce(&mut Writer<&mut Vec<u8>>) -> io::Result<()>) -> Vec<u8> {
     let about = About {
         node: "n".into(),
         kernel: "6.1".into(),
         boot_epoch: BOOT,
     };
-    let agent = |name: &str, cgroup_id| RecordedAgent {
-        cgroup_id,
+    let mut bytes = Vec::new();
+    let mut writer = Writer::new(&mut bytes, &about, Bounds::default()).expect("a Vec takes all");
+    fill(&mut writer).expect("a Vec takes all");
+    writer.finish().expect("a Vec takes all");
+    bytes
+}
+
+fn agent(name: &str, cgroup_id: u64) -> RecordedAgent {
+    let agent = Agent {
         id: cgroup_id.to_string(),
         name: name.into(),
-        cgroup: format!("/{name}"),
+        ..Agent::default()
     };
+    RecordedAgent::new(cgroup_id, &agent)
+}
+
+/// The end of a process of an agent's.
+fn exit(agent: u64) -> Exit {
     let mut exit: Exit = bytemuck::Zeroable::zeroed();
     exit.header = Header {
         kind: kind::EXIT,
         len: u32::try_from(size_of::<Exit>()).expect("it is small"),
         time: 5,
-        agent: 7,
+        agent,
         ..bytemuck::Zeroable::zeroed()
     };
-    let mut bytes = Vec::new();
-    let mut writer = Writer::new(&mut bytes, &about, Bounds::default()).expect("a Vec takes all");
-    writer.agent(&agent("one", 7)).expect("a Vec takes all");
-    writer
-        .record(bytemuck::bytes_of(&exit))
-        .expect("a Vec takes all");
-    writer.agent(&agent("two", 8)).expect("a Vec takes all");
-    writer.finish().expect("a Vec takes all");
-    bytes
+    exit
+}
+
+/// A recording of an agent, the end of a process, and another agent.
+fn recording() -> Vec<u8> {
+    recorded(|writer| {
+        writer.agent(&agent("one", 7))?;
+        writer.record(bytemuck::bytes_of(&exit(7)))?;
+        writer.agent(&agent("two", 8))
+    })
 }
 
 /// What a replay hands on: (id, kind, agent, nanoseconds since boot).
@@ -93,6 +107,45 @@ fn ids_are_the_same_each_time_and_differ_between_recordings() {
     );
     assert_eq!(ids(0), ids(0));
     assert!(ids(1).iter().all(|id| !ids(0).contains(id)));
+}
+
+#[test]
+fn what_is_known_of_an_agent_later_is_an_update() {
+    let bytes = recorded(|writer| {
+        writer.agent(&agent("7f3a", 7))?;
+        writer.record(bytemuck::bytes_of(&exit(7)))?;
+        writer.agent(&agent("named", 7))?;
+        writer.record(bytemuck::bytes_of(&exit(7)))
+    });
+    let (seen, outcome) = events(&bytes, 0);
+    outcome.expect("it is whole");
+    let brief: Vec<_> = (seen.iter())
+        .map(|(_, kind, agent, _)| (*kind, agent.as_deref().unwrap_or_default()))
+        .collect();
+    assert_eq!(
+        brief,
+        [
+            ("agent", "7f3a"),
+            ("exit", "7f3a"),
+            ("agent", "named"),
+            ("exit", "named")
+        ]
+    );
+}
+
+#[test]
+fn a_recording_of_more_agents_than_are_watched_forgets_the_first() {
+    let last = u64::from(agent_monitor_common::limits::MAX_WATCHED) + 7;
+    let bytes = recorded(|writer| {
+        (7..=last).try_for_each(|id| writer.agent(&agent("a", id)))?;
+        writer.record(bytemuck::bytes_of(&exit(7)))?;
+        writer.record(bytemuck::bytes_of(&exit(last)))
+    });
+    let (seen, outcome) = events(&bytes, 0);
+    outcome.expect("it is whole");
+    let exits = seen.iter().filter(|(_, kind, ..)| *kind == "exit");
+    let agents: Vec<_> = exits.map(|(_, _, agent, _)| agent.is_some()).collect();
+    assert_eq!(agents, [false, true]);
 }
 
 /// A miner and its pool, captured with all interfaces of its network namespace.
