@@ -131,3 +131,24 @@ fn a_detector_s_finding_is_let_pass_by_the_destination_s_name() {
     assert_eq!(told(Some("relay.example.org")), 1);
     assert_eq!(told(None), 1);
 }
+
+#[test]
+fn programs_that_may_open_a_gpu_can_be_listed_for_one_agent() {
+    let vars = "overrides:\n  - agents: 'cgroup:/train/*'\n    \
+                vars: {gpu_allowed_binaries: [/usr/bin/python3]}";
+    let set = compile(&[("vars.yaml", vars)]).unwrap_or_else(|problems| panic!("{problems}"));
+    let rule = set.get("gpu-device-open").expect("it is in the pack");
+    let stage = |agent: &str, exe: &str| {
+        let text = format!(
+            "{{agent: {{cgroup: {agent}}}, process: {{exe: {exe}}}, \
+             device: {{type: character, major: 195, minor: 0, access: rw, name: nvidia0}}}}"
+        );
+        let sample = yaml::documents(&text).expect("a document").remove(0);
+        let event = sample::event(&sample, 0).unwrap_or_else(|message| panic!("{message}"));
+        let stage = crate::rules::engine::judge(rule, &event).expect("a GPU is opened");
+        rule.stages[stage].name.as_str()
+    };
+    assert_eq!(stage("/train/1", "/usr/bin/python3"), "opened");
+    assert_eq!(stage("/train/1", "/tmp/kworker"), "not-allowed");
+    assert_eq!(stage("/web/1", "/tmp/kworker"), "opened");
+}
