@@ -1,5 +1,5 @@
 //! The store through crashes, corrupt files, other versions and a full disk.
-//! `a_full_disk…` mounts a tmpfs: needs root.
+//! Those about disks mount a tmpfs: need root.
 
 mod common;
 
@@ -8,12 +8,16 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use agent_monitor::event::{Body, Event, Gap, Timestamp};
-use agent_monitor::store::{Limits, Pruned, Reader, Store, StoreError, Wanted};
-use common::{EPOCH_NS, SmallDisk, alert, alert_saying, id, id_of};
+use agent_monitor::store::recorder::Events;
+use agent_monitor::store::{Limits, Pruned, Reader, Recorder, Store, StoreError, Wanted};
+use common::{EPOCH_NS, SmallDisk, alert, alert_saying, id, id_of, wait_for};
 use tempfile::TempDir;
 
+const SOON: Duration = Duration::from_secs(30);
 const CHILD_STORE: &str = "AGENT_MONITOR_TEST_STORE";
 
 fn temporary() -> (TempDir, PathBuf) {
@@ -333,6 +337,81 @@ fn a_full_disk_fails_appends_until_there_is_space_again() {
     stored.push(id(201));
     drop(store);
     assert_eq!(ids(&open(&disk.path().join("store.db"))), stored);
+}
+
+/// A recorder over a disk, and what it has told: ids, with numbers where they are stored.
+fn record_on(disk: &SmallDisk) -> (Recorder, Store, Arc<Mutex<Vec<(String, bool)>>>) {
+    let store = Store::closed(&disk.path().join("store.db")).unwrap();
+    store.set_sinks(Vec::new());
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = {
+        let told = told.clone();
+        move |event: Arc<Event>, seq: Option<i64>| {
+            let mut told = told.lock().unwrap();
+            told.push((event.id.to_string(), seq.is_some()));
+        }
+    };
+    let recorder = Recorder::start(store.clone(), Events::All, Box::new(tell)).unwrap();
+    recorder.wait_until_opened(SOON);
+    (recorder, store, told)
+}
+
+#[test]
+fn while_the_disk_is_full_everyone_is_told_alerts_wait_and_go_on_by_themselves() {
+    let disk = SmallDisk::mount();
+    let ballast = disk.path().join("ballast");
+    std::fs::write(&ballast, vec![0; 512 * 1024]).unwrap();
+    let (recorder, store, told) = record_on(&disk);
+    let summary = "s".repeat(8 * 1024);
+    let mut taken = 0;
+    wait_for("the disk is full", SOON, || {
+        taken += 1;
+        recorder.take(&mut vec![alert_saying(taken, "a", &summary)]);
+        recorder.health().error
+    });
+    let since = Instant::now();
+    recorder.take(&mut vec![alert(taken + 1), gap(1), alert(taken + 2)]);
+    assert!(since.elapsed() < Duration::from_millis(100));
+    let all = usize::try_from(taken + 3).unwrap();
+    wait_for("all are told", SOON, || {
+        (told.lock().unwrap().len() == all).then_some(())
+    });
+    wait_for("they wait", SOON, || {
+        (recorder.health().pending >= 4).then_some(())
+    });
+    let error = recorder.health().error.unwrap();
+    assert!(error.contains("full"), "{error}");
+    std::fs::remove_file(ballast).unwrap();
+    wait_for("it is well", SOON, || {
+        recorder.health().is_well.then_some(())
+    });
+    assert_eq!(recorder.health().pending, 0);
+    drop(recorder);
+    let stored = ids(&store);
+    assert_eq!(stored.len(), all, "nothing was lost: {stored:?}");
+    assert!(
+        told.lock()
+            .unwrap()
+            .iter()
+            .all(|(id, _)| stored.contains(id))
+    );
+}
+
+#[test]
+fn on_a_read_only_disk_everyone_is_told_and_the_store_is_opened_once_it_is_not() {
+    let disk = SmallDisk::mount();
+    drop(record_on(&disk));
+    disk.set_read_only(true);
+    let (recorder, store, told) = record_on(&disk);
+    recorder.take(&mut vec![alert(1)]);
+    wait_for("it is told", SOON, || told.lock().unwrap().pop());
+    let error = recorder.health().error.unwrap();
+    assert!(error.contains("Read-only"), "{error}");
+    disk.set_read_only(false);
+    wait_for("it is well", SOON, || {
+        recorder.health().is_well.then_some(())
+    });
+    assert_eq!(ids(&store), [id(1)]);
 }
 
 fn days_after_epoch(days: u64) -> Timestamp {

@@ -23,6 +23,9 @@ const MAPS: [&str; 4] = ["WATCHED", "NURSERIES", "FLOW_CONTROL", "TOLD"];
 /// them. Links come first: their fdinfo names their program too.
 const KINDS: [&str; 3] = ["link", "prog", "map"];
 
+/// A selector that chooses no cgroup.
+const NOBODY: &str = "cgroup:/agent-monitor-tests-nobody";
+
 /// A program, map or link, by kind and id.
 type Thing = (&'static str, u64);
 
@@ -282,12 +285,23 @@ fn a_kernel_without_types_is_told_so() {
 }
 
 #[test]
-fn a_store_that_cannot_be_opened_is_named() {
-    let site = Site::new().unwrap();
+fn a_store_that_cannot_be_opened_stops_nothing_and_is_opened_once_it_can_be() {
+    let site = Arc::new(Site::new().unwrap());
     let store = site.dir().join("store.db");
     fs::create_dir(&store).unwrap();
-    fails_saying(&mut run(&site), &[store.to_str().unwrap()]);
-    assert!(!site.socket().exists());
+    let monitor = Monitor::start_at(&site, &[NOBODY], "").unwrap();
+    let status = monitor.status().unwrap();
+    assert_eq!(status["state"], "attached");
+    assert_eq!(status["store"]["well"], false, "{status:#}");
+    let log = monitor.log();
+    assert!(log.contains(store.to_str().unwrap()), "{log}");
+    fs::remove_dir(&store).unwrap();
+    wait::until("the store to be well", SOON, || {
+        let status = monitor.status()?;
+        Ok((status["store"]["well"] == true).then_some(()))
+    })
+    .unwrap();
+    monitor.stop().unwrap();
 }
 
 #[test]

@@ -12,7 +12,7 @@ use agent_monitor::api::routes::{Reload, Sources, StatusSource};
 use agent_monitor::event::{Agent, Alert, Body, Confidence, Event, Severity, Timestamp};
 use agent_monitor::sinks::Sinks;
 use agent_monitor::store::Store;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 use tempfile::TempDir;
 
 /// 2030-01-01T00:00:00Z.
@@ -99,6 +99,16 @@ impl SmallDisk {
     /// Where it is.
     pub fn path(&self) -> &Path {
         self.0.path()
+    }
+
+    /// Lets nobody write to it, or everybody again.
+    pub fn set_read_only(&self, read_only: bool) {
+        let flags = if read_only {
+            MountFlags::RDONLY
+        } else {
+            MountFlags::empty()
+        };
+        mount_remount(self.path(), flags, c"size=1m").expect("nobody writes to it now");
     }
 }
 
