@@ -104,6 +104,13 @@ impl Pipeline {
         &self.flows
     }
 
+    /// What an agent's flows are at `now`, nanoseconds since boot.
+    pub fn flows_of(&self, agent: u64, now: u64) -> Vec<event::Flow> {
+        let open = self.flows.open_of(agent);
+        let body = open.filter_map(|flow| consequence::flow_now(flow, now));
+        body.collect()
+    }
+
     /// Pairs of flows that are compared.
     pub fn relays(&self) -> &Relays {
         &self.detectors.relays

@@ -9,14 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use agent_monitor::api::client::{Client, ClientError};
-use agent_monitor::api::hub::Hub;
+use agent_monitor::api::client::{Client, ClientError, Lines};
+use agent_monitor::api::hub::{HISTORY, Hub};
 use agent_monitor::api::probes;
 use agent_monitor::api::server::{MAX_CLIENTS, serve};
 use agent_monitor::api::socket::{BindError, Socket};
 use agent_monitor::api::status::{State, Status};
 use agent_monitor::event::{Body, Cgroup, Event, Timestamp};
 use agent_monitor::rules::reload::Loaded;
+use agent_monitor::store::Store;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -30,6 +31,7 @@ const STRANGER: u32 = 54_321;
 const GROUP: u32 = 54_322;
 
 struct Daemon {
+    store: Store,
     hub: Hub,
     path: PathBuf,
     stop: oneshot::Sender<()>,
@@ -61,11 +63,13 @@ impl Daemon {
             _ => Err("x.yaml:3: a rule has no `id`".to_owned()),
         });
         let sources = common::sources(dir.path(), hub.clone(), status, reload);
+        let store = sources.store.clone();
         let server = tokio::spawn(serve(socket, sources, async {
             let _ = stopped.await;
         }));
         Self {
             hub,
+            store,
             path,
             stop,
             server,
@@ -80,14 +84,23 @@ impl Daemon {
         });
         let (id, node) = (id.into(), "node-1".into());
         let time = Timestamp::now();
-        self.hub.publish(Arc::new(Event {
-            id,
-            time,
-            node,
-            agent: None,
-            process: None,
-            body,
-        }));
+        self.hub.publish(
+            Arc::new(Event {
+                id,
+                time,
+                node,
+                agent: None,
+                process: None,
+                body,
+            }),
+            None,
+        );
+    }
+
+    /// Stores an event and tells of it, as the daemon does.
+    fn store(&self, event: Event) {
+        let seq = self.store.append(&event).expect("a store of its own");
+        self.hub.publish(Arc::new(event), Some(seq));
     }
 
     fn client(&self) -> Client {
@@ -481,4 +494,95 @@ async fn metrics_and_probes_are_served_over_tcp() {
         "events are not served there"
     );
     server.abort();
+}
+
+/// Numbers and ids of the next lines.
+async fn read_lines(lines: &mut Lines, count: usize) -> Vec<(Option<i64>, String)> {
+    let mut read = Vec::new();
+    while read.len() < count {
+        let line = within(lines.next()).await.expect("no error");
+        let line: Value = serde_json::from_slice(&line.expect("a line")).expect("JSON");
+        let event = &line["event"];
+        let id = match event["gap"]["reason"].as_str() {
+            Some(reason) => reason.to_owned(),
+            None => event["id"].as_str().expect("an id").to_owned(),
+        };
+        read.push((line["seq"].as_i64(), id));
+    }
+    read
+}
+
+#[tokio::test]
+async fn a_stream_resumes_after_a_number_from_the_store_and_then_from_memory() {
+    let daemon = Daemon::start(None);
+    // Stored by an earlier daemon: not in this one's memory.
+    for n in 1..=1_200 {
+        daemon.store.append(&common::alert(n)).unwrap();
+    }
+    daemon.publish("unstored");
+    daemon.store(common::alert(1_201));
+    let stream = |query: &str| {
+        let (client, path) = (daemon.client(), format!("/v1/events?{query}"));
+        async move { client.stream_lines(&path).await.expect("a stream") }
+    };
+    let numbered = |n: u64| (i64::try_from(n).ok(), common::id(n));
+    let mut lines = stream("after=2").await;
+    let read = read_lines(&mut lines, 1_199).await;
+    assert_eq!(read, (3..=1_201).map(numbered).collect::<Vec<_>>());
+    daemon.store(common::alert(1_202));
+    daemon.publish("later");
+    let expected = [numbered(1_202), (None, "later".to_owned())];
+    assert_eq!(read_lines(&mut lines, 2).await, expected);
+
+    let mut ended = stream("after=1200&follow=false&kind=alert").await;
+    let read = read_lines(&mut ended, 2).await;
+    assert_eq!(read, [numbered(1_201), numbered(1_202)]);
+    assert!(within(ended.next()).await.expect("a clean end").is_none());
+
+    let mut ahead = stream("after=5000").await;
+    let read = read_lines(&mut ahead, 2).await;
+    assert!(read[0].1.contains("begun anew"), "{read:?}");
+    assert_eq!(read[1], numbered(1));
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_no_longer_stored_is_told_to_who_resumes_before_it() {
+    let daemon = Daemon::start(None);
+    for n in 1..=10 {
+        daemon.store.append(&common::alert(n)).unwrap();
+    }
+    daemon.store.set_sinks(Vec::new());
+    daemon.store.prune(Timestamp(u64::MAX)).unwrap();
+    daemon.store.append(&common::alert(11)).unwrap();
+    let client = daemon.client();
+    let mut lines = client.stream_lines("/v1/events?after=4").await.unwrap();
+    let read = read_lines(&mut lines, 2).await;
+    assert_eq!(
+        read[0].1,
+        "6 events after number 4 are no longer in the store"
+    );
+    assert_eq!(read[1].0, Some(11));
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_past_that_memory_no_longer_has_comes_from_the_store_and_nothing_twice() {
+    let daemon = Daemon::start(None);
+    for n in 0..20 {
+        daemon.store(common::alert(n));
+    }
+    // Later than those: alerts here are of 2030.
+    for n in 0..HISTORY - 5 {
+        daemon.publish(&format!("n-{n}"));
+    }
+    let since = common::alert(3).time;
+    let path = format!("/v1/events?follow=false&kind=alert&since={since}");
+    let mut lines = daemon.client().stream_lines(&path).await.expect("a stream");
+    let mut ids = Vec::new();
+    while let Some(line) = within(lines.next()).await.expect("no error") {
+        ids.push(common::id_of(std::str::from_utf8(&line).unwrap()).unwrap());
+    }
+    assert_eq!(ids, (3..20).map(common::id).collect::<Vec<_>>());
+    daemon.stop().await;
 }

@@ -181,14 +181,17 @@ impl Daemon {
             filename: filename.into(),
             ..Exec::default()
         };
-        self.hub.publish(Arc::new(Event {
-            id: filename.into(),
-            time: Timestamp::now(),
-            node: "node-1".into(),
-            agent: None,
-            process: None,
-            body: Body::Exec(exec),
-        }));
+        self.hub.publish(
+            Arc::new(Event {
+                id: filename.into(),
+                time: Timestamp::now(),
+                node: "node-1".into(),
+                agent: None,
+                process: None,
+                body: Body::Exec(exec),
+            }),
+            None,
+        );
     }
 
     fn stop(&mut self) {

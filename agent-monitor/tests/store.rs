@@ -339,11 +339,14 @@ fn a_full_disk_fails_appends_until_there_is_space_again() {
     assert_eq!(ids(&open(&disk.path().join("store.db"))), stored);
 }
 
-/// A recorder over a disk, and what it has told: ids, with numbers where they are stored.
-fn record_on(disk: &SmallDisk) -> (Recorder, Store, Arc<Mutex<Vec<(String, bool)>>>) {
+/// Ids of what was told, and whether with a number.
+type Told = Arc<Mutex<Vec<(String, bool)>>>;
+
+/// A recorder over a disk, and what it has told.
+fn record_on(disk: &SmallDisk) -> (Recorder, Store, Told) {
     let store = Store::closed(&disk.path().join("store.db")).unwrap();
     store.set_sinks(Vec::new());
-    let told = Arc::new(Mutex::new(Vec::new()));
+    let told = Told::default();
     let tell = {
         let told = told.clone();
         move |event: Arc<Event>, seq: Option<i64>| {

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use super::query::{EventQuery, Filter};
 use crate::event::{Body, Event, Gap, Loss, Timestamp};
 use crate::loss::Stage;
+use crate::store::Seq;
 
 /// Events kept for readers who ask for the past.
 pub const HISTORY: usize = 4096;
@@ -38,11 +39,22 @@ struct Shared {
     inner: Mutex<Inner>,
 }
 
+/// An event, and its number in the store if it is there.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// The event.
+    pub event: Arc<Event>,
+    /// Its number; numbers grow from each event that has one to the next.
+    pub seq: Option<Seq>,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
-    history: VecDeque<Arc<Event>>,
-    /// Time of the newest event that is no longer in the history.
+    history: VecDeque<Told>,
+    /// The latest time of an event that is no longer in the history.
     forgotten: Option<Timestamp>,
+    /// The largest number that is no longer in the history.
+    forgotten_seq: Seq,
     subscribers: Vec<Arc<Subscriber>>,
     closed: bool,
 }
@@ -68,14 +80,14 @@ type Kinds = BTreeMap<&'static str, u64>;
 
 #[derive(Debug)]
 enum Waiting {
-    Event(Arc<Event>),
+    Event(Told),
     /// Events are missing here.
     Lost(Kinds),
 }
 
 /// What a look into a queue found.
 enum Next {
-    Event(Arc<Event>),
+    Event(Told),
     Empty,
     Closed,
 }
@@ -83,31 +95,39 @@ enum Next {
 impl Hub {
     /// A hub for the node of this name.
     pub fn new(node: Arc<str>) -> Self {
+        let started = Timestamp::now();
         Self(Arc::new(Shared {
             node,
-            started: Timestamp::now(),
+            started,
             own_events: AtomicU64::new(0),
             lost: AtomicU64::new(0),
-            inner: Mutex::default(),
+            inner: Mutex::new(Inner {
+                // What was before is at best in the store.
+                forgotten: Some(started),
+                ..Inner::default()
+            }),
         }))
     }
 
-    /// Hands an event to everyone. Never waits for a reader; the locks taken
-    /// are held elsewhere only to copy at most [`HISTORY`] pointers.
-    pub fn publish(&self, event: Arc<Event>) {
+    /// Hands an event to everyone, with its number in the store if it is there. Never
+    /// waits for a reader; the locks taken are held elsewhere only to copy at most
+    /// [`HISTORY`] pointers.
+    pub fn publish(&self, event: Arc<Event>, seq: Option<Seq>) {
+        let told = Told { event, seq };
         let mut inner = lock(&self.0.inner);
         for subscriber in &inner.subscribers {
-            if subscriber.filter.matches(&event) {
-                let lost = u64::from(!subscriber.push(&event));
+            if subscriber.filter.matches(&told.event) {
+                let lost = u64::from(!subscriber.push(&told));
                 self.0.lost.fetch_add(lost, Ordering::Relaxed);
             }
         }
         if inner.history.len() == HISTORY
             && let Some(oldest) = inner.history.pop_front()
         {
-            inner.forgotten = Some(oldest.time);
+            inner.forgotten = inner.forgotten.max(Some(oldest.event.time));
+            inner.forgotten_seq = inner.forgotten_seq.max(oldest.seq.unwrap_or_default());
         }
-        inner.history.push_back(event);
+        inner.history.push_back(told);
     }
 
     /// Events that were lost to readers because they were too slow, of all of them.
@@ -123,34 +143,20 @@ impl Hub {
         queues.max().unwrap_or_default()
     }
 
-    /// Begins to read: the past that the query asks for, then, when it follows,
-    /// everything published from now on, with nothing between the two missing.
+    /// Begins to read: the past that the query asks for and that is in memory, then, when
+    /// it follows, everything published from now on, with nothing between the two missing.
     pub fn subscribe(&self, query: EventQuery) -> Subscription {
         let EventQuery {
             follow,
             n,
             since,
             filter,
+            ..
         } = query;
-        let subscriber = Arc::new(Subscriber {
-            filter,
-            queue: Mutex::new(Queue {
-                closed: !follow,
-                ..Queue::default()
-            }),
-            wake: Notify::new(),
-        });
-        let (mut past, forgotten) = {
-            let mut inner = lock(&self.0.inner);
-            if inner.closed {
-                lock(&subscriber.queue).closed = true;
-            } else if follow {
-                inner.subscribers.push(Arc::clone(&subscriber));
-            }
-            (inner.history.clone(), inner.forgotten)
-        };
-        past.retain(|event| {
-            since.is_none_or(|since| event.time >= since) && subscriber.filter.matches(event)
+        let (subscriber, mut past, forgotten) = self.join(filter, follow);
+        past.retain(|told| {
+            since.is_none_or(|since| told.event.time >= since)
+                && subscriber.filter.matches(&told.event)
         });
         let wanted = n.unwrap_or(if follow && since.is_none() {
             0
@@ -159,17 +165,64 @@ impl Hub {
         });
         let complete = past.len() >= wanted;
         past.drain(..past.len().saturating_sub(wanted));
-        if let (Some(from), Some(to), false) = (since, forgotten, complete)
-            && from <= to
-        {
-            let reason = format!("only the last {HISTORY} events are kept for tail");
-            past.push_front(self.own_event(Body::Gap(Gap { reason, from, to })));
-        }
+        let earlier = forgotten
+            .time
+            .filter(|to| since.is_some_and(|since| since <= *to));
         Subscription {
             hub: self.clone(),
             past,
             subscriber,
+            earlier: earlier.filter(|_| !complete),
         }
+    }
+
+    /// Begins to read with what was published after the event with the number `after`;
+    /// nothing when that has left the memory and is to be read from the store first.
+    pub fn resume(&self, after: Seq, filter: Filter, follow: bool) -> Option<Subscription> {
+        let (subscriber, mut past, forgotten) = self.join(filter, follow);
+        let subscription = |past| Subscription {
+            hub: self.clone(),
+            past,
+            subscriber: subscriber.clone(),
+            earlier: None,
+        };
+        if forgotten.seq > after {
+            drop(subscription(VecDeque::new()));
+            return None;
+        }
+        let known = |told: &Told| told.seq.is_some_and(|seq| seq <= after);
+        let first = past.iter().rposition(known).map_or(0, |place| place + 1);
+        past.drain(..first);
+        past.retain(|told| subscriber.filter.matches(&told.event));
+        Some(subscription(past))
+    }
+
+    /// Adds a subscriber; gives the history, and what is no longer in it.
+    fn join(&self, filter: Filter, follow: bool) -> (Arc<Subscriber>, VecDeque<Told>, Forgotten) {
+        let subscriber = Arc::new(Subscriber {
+            filter,
+            queue: Mutex::new(Queue {
+                closed: !follow,
+                ..Queue::default()
+            }),
+            wake: Notify::new(),
+        });
+        let mut inner = lock(&self.0.inner);
+        if inner.closed {
+            lock(&subscriber.queue).closed = true;
+        } else if follow {
+            inner.subscribers.push(Arc::clone(&subscriber));
+        }
+        let forgotten = Forgotten {
+            time: inner.forgotten,
+            seq: inner.forgotten_seq,
+        };
+        (subscriber, inner.history.clone(), forgotten)
+    }
+
+    /// A gap that concerns one reader.
+    pub fn gap(&self, reason: String, from: Timestamp, to: Timestamp) -> Arc<Event> {
+        self.own_event(Body::Gap(Gap { reason, from, to }))
     }
 
     /// Lets every subscription end after what it already has.
@@ -195,9 +248,16 @@ impl Hub {
     }
 }
 
+/// What is no longer in the history.
+struct Forgotten {
+    time: Option<Timestamp>,
+    seq: Seq,
+}
+
 impl Subscriber {
     /// Queues an event; without room it is counted instead and the answer is `false`.
-    fn push(&self, event: &Arc<Event>) -> bool {
+    fn push(&self, told: &Told) -> bool {
+        let event = &told.event;
         let mut queue = lock(&self.queue);
         let has_room = queue.lost.is_empty() && queue.waiting.len() < QUEUE;
         // Two places: what is missing before it is told of first.
@@ -210,7 +270,7 @@ impl Subscriber {
         if !lost.is_empty() {
             queue.waiting.push_back(Waiting::Lost(lost));
         }
-        queue.waiting.push_back(Waiting::Event(Arc::clone(event)));
+        queue.waiting.push_back(Waiting::Event(told.clone()));
         drop(queue);
         self.wake.notify_one();
         true
@@ -226,17 +286,24 @@ fn is_vital(body: &Body) -> bool {
 #[derive(Debug)]
 pub struct Subscription {
     hub: Hub,
-    past: VecDeque<Arc<Event>>,
+    past: VecDeque<Told>,
     subscriber: Arc<Subscriber>,
+    /// The latest time of an event that may have been asked for and is no longer in memory.
+    pub earlier: Option<Timestamp>,
 }
 
 impl Subscription {
+    /// What it begins with.
+    pub fn past(&self) -> impl Iterator<Item = &Told> {
+        self.past.iter()
+    }
+
     /// The next event, or nothing once the subscription has ended. May be
     /// cancelled without losing an event.
-    pub async fn recv(&mut self) -> Option<Arc<Event>> {
+    pub async fn recv(&mut self) -> Option<Told> {
         loop {
             match self.next() {
-                Next::Event(event) => return Some(event),
+                Next::Event(told) => return Some(told),
                 Next::Closed => return None,
                 Next::Empty => self.subscriber.wake.notified().await,
             }
@@ -244,16 +311,16 @@ impl Subscription {
     }
 
     /// The next event if there is one now.
-    pub fn try_recv(&mut self) -> Option<Arc<Event>> {
+    pub fn try_recv(&mut self) -> Option<Told> {
         match self.next() {
-            Next::Event(event) => Some(event),
+            Next::Event(told) => Some(told),
             Next::Empty | Next::Closed => None,
         }
     }
 
     fn next(&mut self) -> Next {
-        if let Some(event) = self.past.pop_front() {
-            return Next::Event(event);
+        if let Some(told) = self.past.pop_front() {
+            return Next::Event(told);
         }
         let mut queue = lock(&self.subscriber.queue);
         let next = queue.waiting.pop_front().or_else(|| {
@@ -263,15 +330,21 @@ impl Subscription {
         if let Some(next) = next {
             drop(queue);
             Next::Event(match next {
-                Waiting::Event(event) => event,
-                Waiting::Lost(kinds) => self.hub.own_event(Body::Loss(Loss {
-                    stage: Stage::Tail,
-                    records: kinds.values().sum(),
-                    kinds: kinds
-                        .into_iter()
-                        .map(|(kind, n)| (kind.into(), n))
-                        .collect(),
-                })),
+                Waiting::Event(told) => told,
+                Waiting::Lost(kinds) => {
+                    let loss = Loss {
+                        stage: Stage::Tail,
+                        records: kinds.values().sum(),
+                        kinds: kinds
+                            .into_iter()
+                            .map(|(kind, n)| (kind.into(), n))
+                            .collect(),
+                    };
+                    Told {
+                        event: self.hub.own_event(Body::Loss(loss)),
+                        seq: None,
+                    }
+                }
             })
         } else if queue.closed {
             Next::Closed
@@ -312,14 +385,15 @@ mod tests {
             });
             let (id, node) = (number.to_string().into(), "node".into());
             let time = Timestamp(number);
-            hub.publish(Arc::new(Event {
+            let event = Event {
                 id,
                 time,
                 node,
                 agent: None,
                 process: None,
                 body,
-            }));
+            };
+            hub.publish(Arc::new(event), None);
         }
     }
 
@@ -330,10 +404,10 @@ mod tests {
     /// Ids of what is there now; losses and gaps in words.
     fn read(subscription: &mut Subscription) -> Vec<String> {
         std::iter::from_fn(|| subscription.try_recv())
-            .map(|event| match &event.body {
+            .map(|told| match &told.event.body {
                 Body::Loss(loss) => format!("{} lost at {}", loss.records, loss.stage.name()),
                 Body::Gap(gap) => format!("gap to {}", gap.to.0),
-                _ => event.id.to_string(),
+                _ => told.event.id.to_string(),
             })
             .collect()
     }
@@ -346,7 +420,7 @@ mod tests {
         publish(&hub, 0..queue + 1000);
         for number in 0..queue / 2 {
             assert_eq!(
-                slow.try_recv().map(|event| event.id.to_string()),
+                slow.try_recv().map(|told| told.event.id.to_string()),
                 Some(number.to_string())
             );
         }
@@ -370,7 +444,7 @@ mod tests {
                 records: number,
                 kinds: [("exec".into(), number)].into(),
             };
-            hub.publish(hub.own_event(Body::Loss(loss)));
+            hub.publish(hub.own_event(Body::Loss(loss)), None);
         };
         publish(&hub, 0..queue + 10);
         lose(1);
@@ -395,11 +469,8 @@ mod tests {
         let mut slow = subscribe(&hub, "");
         publish(&hub, 0..QUEUE as u64);
         for number in 0..1_000 {
-            hub.publish(hub.own_event(Body::Gap(Gap {
-                reason: String::new(),
-                from: Timestamp(0),
-                to: Timestamp(number),
-            })));
+            let gap = hub.gap(String::new(), Timestamp(0), Timestamp(number));
+            hub.publish(gap, None);
         }
         let read = read(&mut slow);
         assert!(read.len() <= QUEUE + RESERVED + 1, "{}", read.len());
@@ -445,47 +516,47 @@ mod tests {
     }
 
     #[test]
-    fn a_past_that_is_no_longer_kept_shows_as_a_gap() {
+    fn a_past_that_is_not_in_memory_is_named() {
         let hub = hub();
-        publish(&hub, 0..HISTORY as u64 + 5);
-        let since = "since=1970-01-01T00:00:00.000000002Z";
-        let events = read(&mut subscribe(&hub, since));
-        assert_eq!(events[..2], ["gap to 4", "5"]);
-        assert_eq!(read(&mut subscribe(&hub, &format!("{since}&n=1"))).len(), 1);
-        let kept = subscribe(&hub, "since=1970-01-01T00:00:00.000000005Z&follow=false");
-        assert_eq!(kept.past.len(), HISTORY);
-    }
-
-    #[tokio::test]
-    async fn close_ends_every_subscription_after_what_it_has() {
-        let hub = hub();
-        let mut waiting = subscribe(&hub, "");
-        publish(&hub, 0..1);
-        let reader = tokio::spawn(async move {
-            let mut ids = Vec::new();
-            while let Some(event) = waiting.recv().await {
-                ids.push(event.id.to_string());
-            }
-            ids
-        });
-        tokio::task::yield_now().await;
-        hub.close();
-        assert_eq!(reader.await.expect("the reader does not panic"), ["0"]);
-        assert!(subscribe(&hub, "").recv().await.is_none());
+        let started = hub.0.started.0;
+        let since = |time: u64| format!("since={}", Timestamp(time));
+        assert_eq!(
+            subscribe(&hub, &since(started)).earlier,
+            Some(Timestamp(started)),
+            "an earlier daemon may know"
+        );
+        assert_eq!(subscribe(&hub, &since(started + 1)).earlier, None);
+        publish(&hub, started + 1..started + HISTORY as u64 + 6);
+        let mut whole = subscribe(&hub, &since(started + 3));
+        assert_eq!(whole.earlier, Some(Timestamp(started + 5)));
+        assert_eq!(read(&mut whole)[0], (started + 6).to_string());
+        let last = subscribe(&hub, &format!("{}&n=1", since(started + 3)));
+        assert_eq!(last.earlier, None, "one is there");
+        let kept = subscribe(&hub, &since(started + 6));
+        assert_eq!((kept.earlier, kept.past.len()), (None, HISTORY));
     }
 
     #[test]
-    fn dropped_subscriptions_leave_nothing_behind() {
+    fn a_reader_resumes_after_a_number_with_what_came_since_numbered_or_not() {
         let hub = hub();
-        drop(subscribe(&hub, ""));
-        assert!(lock(&hub.0.inner).subscribers.is_empty());
-    }
-
-    #[test]
-    fn only_what_the_filter_wants_takes_room_in_the_queue() {
-        let hub = hub();
-        let mut picky = subscribe(&hub, "kind=exec");
-        publish(&hub, 0..QUEUE as u64 * 2);
-        assert!(read(&mut picky).is_empty());
+        let tell = |id: u64, seq| {
+            let gap = hub.gap(String::new(), Timestamp(0), Timestamp(id));
+            hub.publish(gap, seq);
+        };
+        tell(1, Some(10));
+        tell(2, None);
+        tell(3, Some(12));
+        tell(4, None);
+        let resume = |after| hub.resume(after, Filter::default(), true);
+        let mut resumed = resume(10).unwrap();
+        assert_eq!(read(&mut resumed), ["gap to 2", "gap to 3", "gap to 4"]);
+        assert_eq!(read(&mut resume(11).unwrap()).len(), 3);
+        assert_eq!(read(&mut resume(12).unwrap()), ["gap to 4"]);
+        tell(5, Some(13));
+        assert_eq!(read(&mut resumed), ["gap to 5"]);
+        publish(&hub, 0..HISTORY as u64);
+        assert!(resume(12).is_none(), "13 is no longer in memory");
+        assert_eq!(read(&mut resume(13).unwrap()).len(), HISTORY);
+        assert_eq!(lock(&hub.0.inner).subscribers.len(), 1, "only `resumed`");
     }
 }

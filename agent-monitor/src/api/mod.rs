@@ -1,16 +1,19 @@
 //! The daemon's interface: HTTP/1.1 over a Unix socket, and its client.
 //!
 //! `GET /v1/events` streams events as NDJSON, `GET /v1/alerts` answers with stored
-//! alerts, `GET /v1/status` with one JSON object. For root: `POST /v1/rules/reload` has
+//! alerts, `GET /v1/status` with one JSON object, `GET /v1/agents/ID/processes` and
+//! `…/flows` with what an agent has. For root: `POST /v1/rules/reload` has
 //! rules read again, `POST /v1/sinks/NAME/retry` and `…/drop-dead-letters` see to dead
 //! letters. The command line is one client, `curl --unix-socket` another.
 
+pub mod agents;
 pub mod alerts;
 pub mod client;
 pub mod hub;
 pub mod metrics;
 pub mod probes;
 pub mod query;
+mod reading;
 pub mod routes;
 pub mod server;
 pub mod socket;

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use globset::{Glob, GlobMatcher};
+use serde::Deserialize;
 
 use crate::event::{Body, Event, Severity, Timestamp};
+use crate::store::Seq;
 
 /// Names of severities, from the least.
 pub const SEVERITIES: [&str; 5] = ["info", "low", "medium", "high", "critical"];
@@ -19,6 +21,8 @@ pub struct EventQuery {
     pub n: Option<usize>,
     /// Begin with the events since then.
     pub since: Option<Timestamp>,
+    /// Begin after the stored event with this number, and tell numbers.
+    pub after: Option<Seq>,
     /// Only these.
     pub filter: Filter,
 }
@@ -34,6 +38,7 @@ impl EventQuery {
             follow: true,
             n: None,
             since: None,
+            after: None,
             filter: Filter::default(),
         };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -51,18 +56,47 @@ impl EventQuery {
                     );
                 }
                 "since" => parsed.since = Some(parse_since(&value)?),
+                "after" => {
+                    let after = value.parse().ok().filter(|after: &Seq| *after >= 0);
+                    parsed.after =
+                        Some(after.ok_or_else(|| format!("after={value} is not a number"))?);
+                }
                 "kind" => parsed.filter.add_kinds(&value)?,
                 "agent" => parsed.filter.agents.push(AgentPattern::parse(&value)?),
                 "min_severity" => parsed.filter.min_severity = Some(parse_severity(&value)?),
                 _ => {
                     return Err(format!(
-                        "{name} is not known here; known are follow, n, since, kind, agent, min_severity"
+                        "{name} is not known here; known are follow, n, since, after, kind, agent, min_severity"
                     ));
                 }
             }
         }
+        if parsed.after.is_some() && (parsed.since.is_some() || parsed.n.is_some()) {
+            return Err("after= says where to begin: neither since= nor n= can, too".to_owned());
+        }
         Ok(parsed)
     }
+}
+
+/// What a filter looks at of a stored event.
+#[derive(Deserialize)]
+struct Head {
+    kind: String,
+    agent: Option<AgentHead>,
+    alert: Option<AlertHead>,
+}
+
+#[derive(Deserialize)]
+struct AgentHead {
+    #[serde(default)]
+    id: String,
+    #[serde(default)]
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct AlertHead {
+    severity: Severity,
 }
 
 /// Which events a reader wants. An empty filter wants all of them.
@@ -82,6 +116,35 @@ impl Filter {
         (self.kinds.is_empty() || self.kinds.contains(&event.body.kind()))
             && self.matches_severity(&event.body)
             && (self.agents.is_empty() || self.matches_agent(event))
+    }
+
+    /// Whether it can want nothing but alerts.
+    pub fn wants_alerts_alone(&self) -> bool {
+        self.min_severity.is_some() || self.kinds == ["alert"]
+    }
+
+    /// As [`Self::matches`], of a stored event's JSON.
+    pub fn matches_json(&self, json: &str) -> bool {
+        if self.kinds.is_empty() && self.agents.is_empty() && self.min_severity.is_none() {
+            return true;
+        }
+        // What the daemon wrote it can read.
+        let Ok(head) = serde_json::from_str::<Head>(json) else {
+            return false;
+        };
+        let severity = head.alert.as_ref().map(|alert| alert.severity);
+        let agent = || match &head.agent {
+            Some(agent) => {
+                let names = [agent.name.as_str(), agent.id.as_str()];
+                self.agents.iter().any(|pattern| pattern.matches(names))
+            }
+            None => matches!(&*head.kind, "loss" | "gap"),
+        };
+        (self.kinds.is_empty() || self.kinds.contains(&&*head.kind))
+            && self
+                .min_severity
+                .is_none_or(|least| severity.is_some_and(|severity| severity >= least))
+            && (self.agents.is_empty() || agent())
     }
 
     fn matches_severity(&self, body: &Body) -> bool {
@@ -231,7 +294,11 @@ mod tests {
     }
 
     fn wants(query: &str, event: &Event) -> bool {
-        EventQuery::parse(query).expect(query).filter.matches(event)
+        let filter = EventQuery::parse(query).expect(query).filter;
+        let wanted = filter.matches(event);
+        let json = serde_json::to_string(event).expect("an event is JSON");
+        assert_eq!(filter.matches_json(&json), wanted, "{query} of {json}");
+        wanted
     }
 
     #[test]
@@ -277,6 +344,7 @@ mod tests {
             "kind=nope",
             "since=yesterdayish",
             "n=-1",
+            "after=-1",
             "follow=1",
             "min_severity=bad",
         ] {

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -12,15 +12,17 @@ use axum::{Extension, Json, Router};
 use futures_util::stream;
 use serde_json::json;
 
+use super::agents::{About, Answer, Asker, ask};
 use super::alerts::AlertQuery;
-use super::hub::{Hub, Subscription};
+use super::hub::Hub;
 use super::query::EventQuery;
+use super::reading::Reading;
 use super::socket::Peer;
-use super::status::Status;
-use crate::event::Event;
+use super::status::{AgentStatus, Status};
 use crate::rules::reload::Loaded;
 use crate::sinks::{Order, Sinks};
 use crate::store::Store;
+use crate::store::recorder::Events;
 
 /// Makes the daemon's status when it is asked for.
 pub type StatusSource = Arc<dyn Fn() -> Status + Send + Sync>;
@@ -29,8 +31,6 @@ pub type StatusSource = Arc<dyn Fn() -> Status + Send + Sync>;
 pub type Reload = Arc<dyn Fn() -> Result<Loaded, String> + Send + Sync>;
 
 const NDJSON: (header::HeaderName, &str) = (header::CONTENT_TYPE, "application/x-ndjson");
-/// Events that wait are written together up to about this many bytes.
-const CHUNK: usize = 64 * 1024;
 
 /// What answers are made of.
 #[derive(Clone)]
@@ -41,8 +41,12 @@ pub struct Sources {
     pub status: StatusSource,
     /// Reads rules again.
     pub reload: Reload,
-    /// Alerts.
+    /// Alerts, and the events that are stored.
     pub store: Store,
+    /// Which those are.
+    pub events: Events,
+    /// Asks the main thread.
+    pub asker: Asker,
     /// Takes orders.
     pub sinks: Arc<Sinks>,
 }
@@ -53,13 +57,17 @@ pub(super) fn admitted(sources: Sources) -> Router {
         .route("/v1/events", get(events))
         .route("/v1/alerts", get(alerts))
         .route("/v1/status", get(status))
+        .route("/v1/agents", get(agents))
+        .route("/v1/agents/{id}/processes", get(processes))
+        .route("/v1/agents/{id}/flows", get(flows))
         .route("/v1/metrics", get(metrics))
         .route("/v1/rules/reload", post(reload_rules))
         .route("/v1/sinks/{name}/{order}", post(order_sink))
         .fallback(|| async {
             refusal(
                 StatusCode::NOT_FOUND,
-                "there are only GET /v1/events, /v1/alerts, /v1/status, /v1/metrics and POST \
+                "there are only GET /v1/events, /v1/alerts, /v1/status, /v1/metrics, /v1/agents, \
+                 /v1/agents/ID/processes, /v1/agents/ID/flows and POST \
                  /v1/rules/reload, /v1/sinks/NAME/retry, /v1/sinks/NAME/drop-dead-letters",
             )
         })
@@ -73,6 +81,30 @@ pub(super) fn refused(status: StatusCode, sentence: String) -> Router {
 
 async fn status(State(sources): State<Sources>) -> Json<Status> {
     Json((sources.status)())
+}
+
+async fn agents(State(sources): State<Sources>) -> Json<Vec<AgentStatus>> {
+    Json((sources.status)().agents)
+}
+
+async fn processes(State(sources): State<Sources>, Path(id): Path<String>) -> Response {
+    of_agent(&sources, id, About::Processes).await
+}
+
+async fn flows(State(sources): State<Sources>, Path(id): Path<String>) -> Response {
+    of_agent(&sources, id, About::Flows).await
+}
+
+async fn of_agent(sources: &Sources, id: String, about: About) -> Response {
+    match ask(&sources.asker, id.clone(), about).await {
+        Ok(Some(Answer::Processes(processes))) => Json(processes).into_response(),
+        Ok(Some(Answer::Flows(flows))) => Json(flows).into_response(),
+        Ok(None) => {
+            let sentence = format!("there is no agent with the id {id:?}: see /v1/agents");
+            refusal(StatusCode::NOT_FOUND, &sentence)
+        }
+        Err(sentence) => refusal(StatusCode::SERVICE_UNAVAILABLE, sentence),
+    }
 }
 
 async fn metrics(State(sources): State<Sources>) -> Response {
@@ -145,36 +177,17 @@ async fn alerts(State(sources): State<Sources>, RawQuery(query): RawQuery) -> Re
 async fn events(State(sources): State<Sources>, RawQuery(query): RawQuery) -> Response {
     match EventQuery::parse(&query.unwrap_or_default()) {
         Ok(query) => {
-            let lines = stream::unfold(sources.hub.subscribe(query), |mut subscription| async {
-                let chunk = next_chunk(&mut subscription).await?;
-                Some((Ok::<_, Infallible>(chunk), subscription))
+            let Sources {
+                store, hub, events, ..
+            } = sources;
+            let reading = Reading::new(store, hub, events, query);
+            let lines = stream::unfold(reading, |mut reading| async {
+                let chunk = reading.next_chunk().await?;
+                Some((Ok::<_, Infallible>(chunk), reading))
             });
             ([NDJSON], Body::from_stream(lines)).into_response()
         }
         Err(sentence) => refusal(StatusCode::BAD_REQUEST, &sentence),
-    }
-}
-
-/// Waits for an event and takes what else is there.
-async fn next_chunk(subscription: &mut Subscription) -> Option<Bytes> {
-    let mut chunk = Vec::new();
-    write_line(&mut chunk, &*subscription.recv().await?);
-    while chunk.len() < CHUNK
-        && let Some(event) = subscription.try_recv()
-    {
-        write_line(&mut chunk, &event);
-    }
-    Some(chunk.into())
-}
-
-fn write_line(chunk: &mut Vec<u8>, event: &Event) {
-    let start = chunk.len();
-    match serde_json::to_writer(&mut *chunk, event) {
-        Ok(()) => chunk.push(b'\n'),
-        Err(error) => {
-            chunk.truncate(start);
-            tracing::error!(id = %event.id, %error, "an event cannot be written as JSON");
-        }
     }
 }
 

@@ -291,6 +291,13 @@ impl Kernel {
         Ok(())
     }
 
+    /// Ids of the processes that the kernel side knows as the agent's.
+    pub fn processes_of(&self, agent: u64) -> Vec<u32> {
+        let tasks = self.tasks.iter().filter_map(Result::ok);
+        let of = tasks.filter(|(_, task)| task.0.agent == agent);
+        of.map(|(pid, _)| pid).collect()
+    }
+
     /// Has a process of an agent remembered that was there before the watch;
     /// `start` in nanoseconds since boot.
     ///

@@ -12,9 +12,10 @@ use crate::cli::RunArgs;
 use crate::config::{Config, Flag, Loaded};
 use crate::rules::reload::Reloading;
 use crate::sinks::Sinks;
+use crate::store::Store;
 
 /// Parts of the configuration that are taken into use while the daemon runs.
-const RELOADED: [&str; 2] = ["rules", "sink"];
+const RELOADED: [&str; 4] = ["rules", "sink", "store.max_age", "store.max_bytes"];
 
 /// Where the configuration is from, and what of it can be exchanged.
 pub(super) struct Reconfigure {
@@ -24,6 +25,7 @@ pub(super) struct Reconfigure {
     current: Mutex<Config>,
     rules: Arc<Reloading>,
     sinks: Arc<Sinks>,
+    store: Store,
 }
 
 impl Reconfigure {
@@ -32,6 +34,7 @@ impl Reconfigure {
         config: Config,
         rules: Arc<Reloading>,
         sinks: Arc<Sinks>,
+        store: Store,
     ) -> Self {
         Self {
             place: args.config.clone(),
@@ -39,6 +42,7 @@ impl Reconfigure {
             current: Mutex::new(config),
             rules,
             sinks,
+            store,
         }
     }
 
@@ -70,6 +74,9 @@ impl Reconfigure {
         // It logs what came of it; sinks do not depend on it.
         let _ = self.rules.reload_from(config.rules.dirs.clone());
         self.sinks.replace(&config.sinks);
+        if let Err(error) = self.store.set_limits(config.store.limits()) {
+            tracing::error!("[store] max_bytes: {error}");
+        }
         self.sinks.reopen();
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         for setting in differing(&current, &config) {
@@ -77,6 +84,8 @@ impl Reconfigure {
         }
         current.rules = config.rules;
         current.sinks = config.sinks;
+        current.store.max_age = config.store.max_age;
+        current.store.max_bytes = config.store.max_bytes;
         tracing::info!("the configuration was read again");
     }
 }
@@ -105,7 +114,8 @@ fn differing(one: &Config, other: &Config) -> Vec<String> {
         let changed = names
             .into_iter()
             .filter(|name| one.get(*name) != other.get(*name));
-        differing.extend(changed.map(|name| format!("{section}.{name}")));
+        let changed = changed.map(|name| format!("{section}.{name}"));
+        differing.extend(changed.filter(|name| !RELOADED.contains(&name.as_str())));
     }
     differing
 }
@@ -118,6 +128,7 @@ mod tests {
     fn what_a_restart_is_needed_for_is_named() {
         let mut other = Config::default();
         other.store.path = "/elsewhere".into();
+        other.store.max_bytes += 1;
         other.api.group = Some("monitor".into());
         other.rules.dirs = vec!["/rules".into()];
         assert_eq!(

@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::Receiver;
 
 use super::privileges;
 use super::reconfigure::Reconfigure;
 use super::service::Service;
 use super::watch;
+use crate::api::agents::{self, Question};
 use crate::api::hub::Hub;
 use crate::api::probes;
 use crate::api::routes::Sources;
@@ -77,7 +79,7 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     let hub = Hub::new(watch::node().into());
     let recorder = {
         let hub = hub.clone();
-        let tell = move |event, _| hub.publish(event);
+        let tell = move |event, seq| hub.publish(event, seq);
         Recorder::start(store.clone(), config.store.events, Box::new(tell))
             .context("cannot start the thread that stores")?
     };
@@ -86,7 +88,14 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     let sinks = Sinks::start(&config.sinks, &store, &stopping);
 
     let stop = watch::stop_on_signals()?;
-    Reconfigure::new(&args, config.clone(), reloading.clone(), sinks.clone()).on_hangup()?;
+    Reconfigure::new(
+        &args,
+        config.clone(),
+        reloading.clone(),
+        sinks.clone(),
+        store.clone(),
+    )
+    .on_hangup()?;
     let status = Arc::new(Mutex::new(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         node: watch::node(),
@@ -123,11 +132,14 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
             .with_context(|| format!("[metrics] listen: cannot listen on {address}"))?;
         runtime.spawn(probes::serve(listener, source.clone()));
     }
+    let (asker, questions) = agents::channel();
     let sources = Sources {
         hub: hub.clone(),
         status: source,
         reload,
         store: store.clone(),
+        events: config.store.events,
+        asker,
         sinks: sinks.clone(),
     };
     let server = runtime.spawn(server::serve(socket, sources, served));
@@ -135,14 +147,15 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     let mut events = Vec::new();
     let watched = watch::start(selectors, rules, pinned, &mut events).and_then(|live| {
         give_back();
-        let outlets = Outlets {
+        let mut outlets = Outlets {
+            questions,
             path: &config.store.path,
             store: &store,
             recorder: &recorder,
             hub: &hub,
             status: &status,
         };
-        watch_agents(live, events, &reloading, &outlets, &stop)
+        watch_agents(live, events, &reloading, &mut outlets, &stop)
     });
 
     // What waits is stored, so that sinks get it and readers see it.
@@ -178,6 +191,7 @@ struct Outlets<'a> {
     recorder: &'a Recorder,
     hub: &'a Hub,
     status: &'a Mutex<Status>,
+    questions: Receiver<Question>,
 }
 
 /// The daemon's work, on this thread, until `stop`: whatever way it ends,
@@ -186,7 +200,7 @@ fn watch_agents(
     mut live: Live,
     mut events: Vec<Event>,
     reloading: &Reloading,
-    outlets: &Outlets<'_>,
+    outlets: &mut Outlets<'_>,
     stop: &AtomicBool,
 ) -> Result<()> {
     let Outlets {
@@ -195,6 +209,7 @@ fn watch_agents(
         recorder,
         hub,
         status,
+        ref mut questions,
     } = *outlets;
     let (mut heartbeat, before) = Heartbeat::begin(path, boot_time());
     if let Some(before) = before {
@@ -221,6 +236,11 @@ fn watch_agents(
             live.replace_rules(rules);
         }
         live.step(&mut events)?;
+        while let Ok(question) = questions.try_recv() {
+            let answer = live.answer(&question.agent, question.about);
+            // Who asked may be gone.
+            let _ = question.answer.send(answer);
+        }
         heartbeat.beat(boot_time());
         service.alive();
         recorder.take(&mut events);

@@ -217,7 +217,7 @@ fn write_pretty(out: &mut String, status: &Status) -> std::fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::status::{AgentStatus, Counters, SinkStatus};
+    use crate::api::status::{AgentStatus, Counters, SinkStatus, StoreStatus};
     use crate::rules::reload::Loaded;
 
     #[test]
@@ -261,6 +261,13 @@ mod tests {
                 error: Some("x.yaml:1: a rule has no `id`\nx\x1b[2J.yaml:2: …".into()),
                 ..Loaded::default()
             },
+            store: StoreStatus {
+                error: Some("the disk\x1b is full".into()),
+                bytes: 3 << 19,
+                stored: 1_234,
+                pending: 2,
+                ..StoreStatus::default()
+            },
             sinks: vec![SinkStatus {
                 name: "siem".into(),
                 cursor: 120,
@@ -276,6 +283,8 @@ mod tests {
             r"agent-monitor 0.1.0 on node-1: attached (pid 4242, up 1h 2m 3s, kernel 6.1.0)
   seen      20,000 records, 12,346 events
   lost      7 records at quota
+  stored    1,234 records, 1.5 MiB in use
+  stored    not now, 2 records waiting: the disk\u{1b} is full
   attached  2 programs, 4 attachments
   rules     11 rules since 2026-01-31T12:00:00Z
   rules     could not be read again, the old ones stay:

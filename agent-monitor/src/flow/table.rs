@@ -84,6 +84,12 @@ impl Table {
         self.len() == 0
     }
 
+    /// The flows of an agent that have not ended.
+    pub fn open_of(&self, agent: u64) -> impl Iterator<Item = &Flow> {
+        let flows = self.flows.values().map(|followed| &followed.flow);
+        flows.filter(move |flow| flow.agent == agent && flow.closed.is_none())
+    }
+
     /// Flows dropped because a table was full, by agent: (agent, flows). An
     /// agent stays listed with its sum.
     pub fn evictions(&self) -> impl Iterator<Item = (u64, u64)> {

@@ -7,6 +7,7 @@
 mod agents;
 mod coverage;
 mod losses;
+mod questions;
 mod sockets;
 mod takeover;
 

@@ -242,8 +242,18 @@ fn dns_body(flow: &Flow, fact: &dns::Fact) -> Option<event::Body> {
 }
 
 fn flow_body(flow: &Flow, state: FlowState, facts: Vec<String>, now: u64) -> Option<event::Body> {
+    let flow = flow_event(flow, state, facts, now)?;
+    Some(event::Body::Flow(Box::new(flow)))
+}
+
+/// What is known of a flow that has not ended, to who asks.
+pub(super) fn flow_now(flow: &Flow, now: u64) -> Option<event::Flow> {
+    flow_event(flow, FlowState::Open, Vec::new(), now)
+}
+
+fn flow_event(flow: &Flow, state: FlowState, facts: Vec<String>, now: u64) -> Option<event::Flow> {
     let outbound = flow.is_outbound();
-    Some(event::Body::Flow(Box::new(event::Flow {
+    Some(event::Flow {
         flow: flow::id_text(flow.id),
         peer_flow: flow.peer.map(flow::id_text),
         owner: if outbound { "creator" } else { "listener" },
@@ -280,5 +290,5 @@ fn flow_body(flow: &Flow, state: FlowState, facts: Vec<String>, now: u64) -> Opt
         retransmits: flow.retransmits,
         rtt_us: flow.rtt_us,
         facts,
-    })))
+    })
 }

@@ -37,7 +37,7 @@ use tokio::sync::watch;
 
 pub use dead_letters::{DeadLetter, MAX_DEAD_LETTERS};
 pub use history::Past;
-pub use read::Behind;
+pub use read::{Behind, Place};
 pub use recorder::Recorder;
 pub use retention::{Limits, Pruned, Reader};
 

@@ -18,7 +18,87 @@ pub struct Behind {
     pub oldest: Option<Timestamp>,
 }
 
+/// A place in the order of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    time_ns: i64,
+    seq: Seq,
+}
+
+impl Place {
+    /// Before everything that happened at `time`.
+    pub fn at(time: Timestamp) -> Self {
+        Self {
+            time_ns: i64::try_from(time.0).unwrap_or(i64::MAX),
+            seq: 0,
+        }
+    }
+}
+
 impl Store {
+    /// At most `limit` records that happened after `place` and not after `until`, in the
+    /// order of time, each with its place.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn read_since(
+        &self,
+        place: Place,
+        until: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(Place, Record)>, StoreError> {
+        let until = i64::try_from(until.0).unwrap_or(i64::MAX);
+        self.read(|reader| {
+            let mut statement = reader.prepare_cached(
+                "SELECT seq, 'alert', json, time_ns FROM alerts
+                 WHERE time_ns >= ?1 AND time_ns <= ?3 AND (time_ns > ?1 OR seq > ?2)
+                 UNION ALL SELECT seq, kind, json, time_ns FROM events
+                 WHERE time_ns >= ?1 AND time_ns <= ?3 AND (time_ns > ?1 OR seq > ?2)
+                 ORDER BY time_ns, seq LIMIT ?4",
+            )?;
+            let rows =
+                statement.query_map(params![place.time_ns, place.seq, until, limit], |row| {
+                    let (time_ns, record) = (row.get(3)?, record(row)?);
+                    let seq = record.seq;
+                    Ok((Place { time_ns, seq }, record))
+                })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// The last `most` of the wanted records that happened after `place` and not after
+    /// `until`, in the order of time.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn read_last(
+        &self,
+        place: Place,
+        until: Timestamp,
+        most: usize,
+        wanted: impl Fn(&Record) -> bool,
+    ) -> Result<Vec<Record>, StoreError> {
+        let until = i64::try_from(until.0).unwrap_or(i64::MAX);
+        self.read(|reader| {
+            let mut statement = reader.prepare_cached(
+                "SELECT seq, 'alert', json, time_ns FROM alerts
+                 WHERE time_ns >= ?1 AND time_ns <= ?2
+                 UNION ALL SELECT seq, kind, json, time_ns FROM events
+                 WHERE time_ns >= ?1 AND time_ns <= ?2
+                 ORDER BY time_ns DESC, seq DESC",
+            )?;
+            let mut rows = statement.query(params![place.time_ns, until])?;
+            let mut last = Vec::new();
+            while last.len() < most
+                && let Some(row) = rows.next()?
+            {
+                last.extend(Some(record(row)?).filter(&wanted));
+            }
+            last.reverse();
+            Ok(last)
+        })
+    }
+
     /// At most `limit` records with a number above `seq`, in order.
     ///
     /// # Errors

@@ -7,11 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use agent_monitor::api::agents;
 use agent_monitor::api::hub::Hub;
 use agent_monitor::api::routes::{Reload, Sources, StatusSource};
 use agent_monitor::event::{Agent, Alert, Body, Confidence, Event, Severity, Timestamp};
 use agent_monitor::sinks::Sinks;
 use agent_monitor::store::Store;
+use agent_monitor::store::recorder::Events;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 use tempfile::TempDir;
 
@@ -124,11 +126,15 @@ pub fn sources(folder: &Path, hub: Hub, status: StatusSource, reload: Reload) ->
     let store = Store::open(&folder.join("store.db")).expect("the folder is ours");
     let (_, stopping) = tokio::sync::watch::channel(false);
     let sinks = Sinks::start(&[], &store, &stopping);
+    // Nobody answers: that takes a daemon with agents.
+    let (asker, _) = agents::channel();
     Sources {
         hub,
         status,
         reload,
         store,
+        events: Events::All,
+        asker,
         sinks,
     }
 }
