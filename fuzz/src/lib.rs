@@ -60,6 +60,11 @@ pub static TARGETS: &[Target] = &[
     target("websocket", targets::websocket, seeds::streams),
     target("layers", targets::layers, seeds::streams),
     target("datagrams", targets::datagrams, seeds::datagrams),
+    target(
+        "icmp-tunnel",
+        |data| targets::datagram("icmp-tunnel", data),
+        seeds::echoes,
+    ),
     target("quic", targets::quic, seeds::quic),
     target("stream", targets::stream, seeds::streams),
     target("packets", targets::packets, seeds::captures),

@@ -102,6 +102,27 @@ pub fn datagrams() -> Vec<Vec<u8>> {
     files.map(|it| session(&it)).collect()
 }
 
+/// Echoes that carry packets, and that only resemble such.
+pub fn echoes() -> Vec<Vec<u8>> {
+    let packet = b"\x45\0\0\x28\0\0\0\0\x40\x06\0\0\xc0\0\x02\x01\xc6\x33\x64\x02\
+        \x03\xe8\0\x50\0\0\0\x64\0\0\0\0\x50\x02\x01\0\0\0\0\0";
+    let said: [&[u8]; 3] = [packet, b"\xd5\x20\x08\x80\0\0\0\0", b"abcdefghijklmnop"];
+    let echo = |said: &[u8]| {
+        let mut to = Vec::new();
+        for side in [Side::Initiator, Side::Responder] {
+            // The header of an echo comes first (RFC 792).
+            push(
+                &mut to,
+                side,
+                Input::Bytes(&[&[8, 0, 0, 0, 0, 1, 0, 1], said].concat()),
+            );
+            push(&mut to, side, Input::Bytes(said));
+        }
+        to
+    };
+    said.iter().map(|said| echo(said)).collect()
+}
+
 /// Frames of QUIC's Initial packets: a hello in two pieces, and what may be beside it.
 pub fn quic() -> Vec<Vec<u8>> {
     let hello = hex(include_str!("../../tests/data/tls/curl.hex").trim());

@@ -83,6 +83,22 @@ pub fn layers(data: &[u8]) {
     in_words(&facts);
 }
 
+/// One protocol of datagrams.
+pub fn datagram(name: &str, data: &[u8]) {
+    let protocol = DATAGRAM_PROTOCOLS.iter().find(|it| it.name == name);
+    let mut parser = (protocol.expect("targets are named after protocols").parser)();
+    let mut facts = Vec::new();
+    for (side, input) in parts(data) {
+        if let Input::Bytes(bytes) = input {
+            let length = u32::try_from(bytes.len()).expect("parts are short");
+            if parser.datagram(side, bytes, length, &mut facts) == Answer::NotThis {
+                break;
+            }
+        }
+    }
+    in_words(&facts);
+}
+
 /// All protocols of datagrams.
 pub fn datagrams(data: &[u8]) {
     let mut parsers: Vec<_> = DATAGRAM_PROTOCOLS.iter().map(|it| (it.parser)()).collect();
