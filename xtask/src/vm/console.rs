@@ -84,7 +84,7 @@ impl Console {
 }
 
 /// Reads `… loaded program="connect4" verified_instructions=672`.
-fn verified(line: &str) -> Option<(&str, u64)> {
+pub fn verified(line: &str) -> Option<(&str, u64)> {
     let (_, program) = line.split_once("loaded program=\"")?;
     let (program, count) = program.split_once("\" verified_instructions=")?;
     Some((program, count.parse().ok()?))
