@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::api::query::{SEVERITIES, check_agent, parse_duration, parse_since};
+use crate::commands::filter::Filter;
 use crate::config::Flag;
 use crate::enrich::selector::{Selector, SelectorError};
 use crate::event::{Body, Timestamp};
@@ -171,6 +172,7 @@ Examples:
   agent-monitor tail                              the last 10 events, then what happens
   agent-monitor tail --kind alert --since 1h      alerts of the last hour, then new ones
   agent-monitor tail --agent 'web-*' --kind exec,connect
+  agent-monitor tail --filter \"connect.remote.port in [3333, 4444]\"
   agent-monitor tail --output json | jq -r 'select(.kind == \"exec\") | .exec.filename'
 
 The daemon keeps the last few thousand events in memory; what --since asks for and is no longer
@@ -208,6 +210,11 @@ pub struct TailArgs {
         help_heading = "Filters"
     )]
     pub min_severity: Option<String>,
+    /// Only events of which this expression of CEL (cel.dev) is true: paths of the event's
+    /// JSON, such as `connect.remote.port == 443 && process.uid == 0`. An event without what is
+    /// named is left out. Past events are counted by -n before they are filtered
+    #[arg(long, value_name = "EXPRESSION", help_heading = "Filters")]
+    pub filter: Option<Filter>,
     /// How events are shown.
     #[command(flatten)]
     pub output: OutputArgs,

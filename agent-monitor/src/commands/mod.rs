@@ -8,6 +8,7 @@ use crate::cli::{Cli, Command};
 mod alerts;
 mod config;
 pub mod doctor;
+pub mod filter;
 mod manual;
 pub mod pretty;
 mod privileges;

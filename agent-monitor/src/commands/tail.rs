@@ -4,8 +4,10 @@ use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::filter::Filter;
 use super::pretty::Pretty;
 use crate::api::client::{Client, Lines};
 use crate::cli::{Output, TailArgs};
@@ -38,15 +40,14 @@ pub fn run(args: TailArgs) -> anyhow::Result<ExitCode> {
         let mut lines = Client::new(&args.socket.socket)
             .stream_lines(&format!("/v1/events?{}", query(&args)))
             .await?;
+        let filter = args.filter.as_ref();
         let shown = match args.output.format() {
-            Output::Json => show(&mut lines, &mut io::stdout().lock(), write_line).await,
+            Output::Json => show(&mut lines, &mut io::stdout().lock(), filter, write_line).await,
             Output::Pretty => {
                 let pretty = Pretty::for_stdout();
                 let mut stdout = anstream::AutoStream::new(io::stdout().lock(), args.color.into());
-                show(&mut lines, &mut stdout, |out, line| {
-                    write_pretty(&pretty, out, line)
-                })
-                .await
+                let write = |out: &mut dyn Write, line: &[u8]| write_pretty(&pretty, out, line);
+                show(&mut lines, &mut stdout, filter, write).await
             }
         };
         match shown {
@@ -85,13 +86,22 @@ fn query(args: &TailArgs) -> String {
 async fn show(
     lines: &mut Lines,
     out: &mut impl Write,
+    filter: Option<&Filter>,
     mut write: impl FnMut(&mut dyn Write, &[u8]) -> io::Result<()>,
 ) -> anyhow::Result<()> {
     let mut out = BufWriter::new(out);
+    let mut show = |out: &mut dyn Write, line: &[u8]| {
+        if let Some(filter) = filter
+            && !filter.lets_pass(&event(line)?)?
+        {
+            return Ok(());
+        }
+        write(out, line).context("cannot write to stdout")
+    };
     while let Some(line) = lines.next().await? {
-        write(&mut out, &line).context("cannot write to stdout")?;
+        show(&mut out, &line)?;
         while let Some(line) = lines.buffered() {
-            write(&mut out, &line).context("cannot write to stdout")?;
+            show(&mut out, &line)?;
         }
         out.flush().context("cannot write to stdout")?;
     }
@@ -104,10 +114,12 @@ fn write_line(out: &mut dyn Write, line: &[u8]) -> io::Result<()> {
 }
 
 fn write_pretty(pretty: &Pretty, out: &mut dyn Write, line: &[u8]) -> io::Result<()> {
-    let event = serde_json::from_slice(line).map_err(|error| {
-        io::Error::other(format!("agent-monitor sent what is not JSON: {error}"))
-    })?;
-    out.write_all(pretty.show(&event).as_bytes())
+    out.write_all(pretty.show(&event(line)?).as_bytes())
+}
+
+fn event(line: &[u8]) -> io::Result<Value> {
+    serde_json::from_slice(line)
+        .map_err(|error| io::Error::other(format!("agent-monitor sent what is not JSON: {error}")))
 }
 
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {

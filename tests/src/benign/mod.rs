@@ -2,8 +2,8 @@
 //! nothing above `info` is what it must say.
 //!
 //! Two kinds of work go on at once in one agent, each piece after a pause: the
-//! scenarios that must raise nothing, and the [`works`] of this module. All the
-//! while [`services::SESSIONS`] stay open. Everything is bounded by the time that
+//! scenarios that must raise nothing, and the `works` of this module. All the
+//! while `services::SESSIONS` stay open. Everything is bounded by the time that
 //! is asked for, and nothing leaves the world's own network namespaces.
 
 pub mod report;
