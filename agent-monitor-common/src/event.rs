@@ -2,6 +2,8 @@
 //!
 //! Each starts with a [`Header`]. Kinds are explicit and never reused, so that
 //! recordings stay readable.
+//!
+//! A long file: what both sides have to agree on is read in one piece.
 
 use crate::limits::{ARGV_CAP, BURST_BYTES, COMM_LEN, PATH_CAP};
 

@@ -1,4 +1,5 @@
-//! The command line: what can be typed.
+//! The command line: what can be typed. A long file, as help, manual pages and
+//! completions are made of it and are read in one piece.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -3,6 +3,8 @@
 //! This is the contract with everything downstream. What does not apply or is
 //! not known is left out, never null; ids of flows and cgroups are strings,
 //! because JSON numbers lose 64-bit integers in many readers.
+//!
+//! A long file: the contract is read in one piece.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};

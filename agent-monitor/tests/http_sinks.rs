@@ -1,5 +1,6 @@
 //! The HTTP sinks against receivers that are written from the published protocols and
-//! check every request: Splunk's collector, `_bulk`, OTLP, a webhook.
+//! check every request: Splunk's collector, `_bulk`, OTLP, a webhook. A long file: one
+//! receiver and one store with a sink serve all of them, and a protocol's check stands beside its tests.
 
 mod common;
 
