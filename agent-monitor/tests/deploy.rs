@@ -49,7 +49,11 @@ fn schema(kind: &str) -> jsonschema::Validator {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join(data);
     let text = fs::read_to_string(data).expect("the schemas");
     let mut schema: Value = serde_json::from_str(&text).expect("JSON");
-    let group = if kind == "DaemonSet" { "apps" } else { "core" };
+    let group = match kind {
+        "DaemonSet" => "apps",
+        "ClusterRole" | "ClusterRoleBinding" => "rbac",
+        _ => "core",
+    };
     schema["$ref"] = format!("#/$defs/io.k8s.api.{group}.v1.{kind}").into();
     jsonschema::validator_for(&schema).expect("a schema")
 }
@@ -66,7 +70,7 @@ fn problems(object: &Value) -> Vec<String> {
 #[test]
 fn every_object_of_the_manifest_is_one_by_kubernetes_own_schema() {
     let objects = objects();
-    assert_eq!(objects.len(), 4);
+    assert_eq!(objects.len(), 6);
     for object in &objects {
         assert_eq!(problems(object), Vec::<String>::new());
     }
@@ -95,6 +99,40 @@ fn the_pod_has_the_capabilities_that_the_unit_has_and_no_others() {
 }
 
 #[test]
+fn the_pod_may_list_pods_and_ask_the_api_server_nothing_else() {
+    let (role, binding) = (object("ClusterRole"), object("ClusterRoleBinding"));
+    let rule = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]});
+    assert_eq!(role["rules"], json!([rule]));
+    assert!(role.get("aggregationRule").is_none());
+    assert_eq!(role["metadata"]["name"], binding["roleRef"]["name"]);
+    assert_eq!(binding["roleRef"]["kind"], "ClusterRole");
+    let account = &object("ServiceAccount")["metadata"];
+    let subject = json!({
+        "kind": "ServiceAccount", "name": account["name"], "namespace": account["namespace"]
+    });
+    assert_eq!(binding["subjects"], json!([subject]));
+    let kinds = |suffix: &str| {
+        let objects = objects().into_iter();
+        objects
+            .filter(|it| it["kind"].as_str().expect("a kind").ends_with(suffix))
+            .count()
+    };
+    assert_eq!((kinds("Role"), kinds("RoleBinding")), (1, 1));
+
+    // Only this pod has the token, and it says whose pods it asks for.
+    let account = object("ServiceAccount");
+    assert_eq!(account["automountServiceAccountToken"], json!(false));
+    let daemonset = object("DaemonSet");
+    let pod = &daemonset["spec"]["template"]["spec"];
+    assert_eq!(pod["automountServiceAccountToken"], json!(true));
+    let node = json!({"fieldRef": {"fieldPath": "spec.nodeName"}});
+    assert_eq!(
+        pod["containers"][0]["env"],
+        json!([{"name": "NODE_NAME", "valueFrom": node}])
+    );
+}
+
+#[test]
 fn what_the_pod_names_exists_and_its_configuration_can_be_used() {
     let daemonset = object("DaemonSet");
     let pod = &daemonset["spec"]["template"]["spec"];
@@ -115,7 +153,7 @@ fn what_the_pod_names_exists_and_its_configuration_can_be_used() {
     );
     for object in objects() {
         let namespace = match object["kind"].as_str() {
-            Some("Namespace") => &object["metadata"]["name"],
+            Some("Namespace" | "ClusterRole" | "ClusterRoleBinding") => &object["metadata"]["name"],
             _ => &object["metadata"]["namespace"],
         };
         assert_eq!(namespace, "agent-monitor");

@@ -2,10 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+mod runtimes;
+
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
@@ -15,7 +15,6 @@ use crate::attach::pins;
 use crate::attach::probe::{ProbeError, ScratchCgroup, try_hook};
 use crate::attach::programs::{Need, OLDEST, PROGRAMS, Program};
 use crate::cli::{DoctorArgs, Output};
-use crate::enrich::cgroup_path::Runtime;
 use crate::enrich::cgroupfs::{CgroupFs, FindError};
 use crate::enrich::runtime::Api;
 
@@ -151,7 +150,7 @@ pub fn all() -> Vec<Check> {
     checks.extend(hooks(cgroups.ok().as_ref()));
     checks.push(other_sockets());
     checks.push(pinned());
-    checks.push(runtimes(&Api::new([])));
+    checks.push(runtimes::check(&Api::new([])));
     checks
 }
 
@@ -433,46 +432,6 @@ fn other_sockets() -> Check {
     )
 }
 
-fn runtimes(api: &Api) -> Check {
-    let answers = [Runtime::Docker, Runtime::Podman].map(|runtime| {
-        let socket = api.socket(runtime);
-        let connected = socket.clone().and_then(connect);
-        (
-            runtime,
-            socket.map(|path| path.display().to_string()),
-            connected,
-        )
-    });
-    let mut found = Vec::new();
-    for (runtime, socket, connected) in &answers {
-        found.push(match (socket, connected) {
-            (Ok(socket), Ok(())) => format!("{} at {socket}", runtime.as_str()),
-            (Ok(socket), Err(problem)) => {
-                format!("no {} at {socket} ({problem})", runtime.as_str())
-            }
-            (Err(problem), _) => problem.clone(),
-        });
-    }
-    let found = found.join(", ");
-    let name = "container runtime";
-    if answers.iter().any(|(_, _, connected)| connected.is_ok()) {
-        return Check::ok(name, found);
-    }
-    Check::failed(
-        State::Warn,
-        name,
-        found,
-        "containers' names and images in events, and selectors docker:, label:, pod: and container:<name>",
-        "start Docker, or enable podman.socket; set DOCKER_HOST=unix:///<path> if the socket is elsewhere",
-    )
-}
-
-fn connect(socket: &Path) -> Result<(), String> {
-    UnixStream::connect(socket)
-        .map(drop)
-        .map_err(|error| error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -544,26 +503,6 @@ mod tests {
         assert_eq!(checks.len(), 1);
         assert_eq!(checks[0].state, State::Warn);
         assert!(checks[0].found.contains("not tried"), "{checks:?}");
-    }
-
-    #[test]
-    fn a_runtime_that_answers_is_enough() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (here, nowhere) = (
-            dir.path().join("here.sock"),
-            dir.path().join("nowhere.sock"),
-        );
-        let _listener = std::os::unix::net::UnixListener::bind(&here).expect("a socket");
-        let second = std::time::Duration::from_secs(1);
-        let found = runtimes(&Api::new([]).with(nowhere.clone(), here, second));
-        assert_eq!(found.state, State::Ok);
-        assert!(
-            found.found.contains("no docker at") && found.found.contains("podman at"),
-            "{}",
-            found.found
-        );
-        let none = runtimes(&Api::new([]).with(nowhere.clone(), nowhere, second));
-        assert_eq!(none.state, State::Warn);
     }
 
     #[test]

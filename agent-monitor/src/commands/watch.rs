@@ -87,11 +87,11 @@ pub fn start(
     let cgroups = CgroupFs::find()?;
     let selectors = Selectors::new(selectors);
     let (sender, answers) = tokio::sync::mpsc::channel(ANSWERS);
-    let lookups = Lookups::start(
-        Api::new(selectors.label_keys().chain(rules.label_keys())),
-        Patience::default(),
-        sender,
-    );
+    let api = Api::new(selectors.label_keys().chain(rules.label_keys()));
+    if let Err(problem) = api.kubernetes() {
+        tracing::warn!("{problem}");
+    }
+    let lookups = Lookups::start(api, Patience::default(), sender);
     // Ids of events are unique across restarts: a run is named by its start.
     let started = SystemTime::now()
         .duration_since(UNIX_EPOCH)

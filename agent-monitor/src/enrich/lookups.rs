@@ -1,4 +1,4 @@
-//! A task that asks container runtimes, so that no event waits for one.
+//! A task that asks container runtimes and Kubernetes, so that no event waits for one.
 //!
 //! Containers go in over a bounded channel and come out, each with an answer,
 //! over another. A container may be asked for before its runtime knows it, so
@@ -32,7 +32,7 @@ const MAX_WAIT: Duration = Duration::from_secs(1);
 /// What came of asking.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The runtime knows it.
+    /// The runtime knows it, or at least its pod.
     Found(Arc<RuntimeInfo>),
     /// The runtime answers, but does not know it.
     NotFound,
@@ -165,7 +165,7 @@ async fn look_up(
     tries: Duration,
     container: ContainerRef,
 ) -> (ContainerRef, Answer) {
-    if let Err(reason) = api.socket(container.runtime) {
+    if let Err(reason) = api.can_ask(&container) {
         return (container, Answer::Unreachable(reason));
     }
     let give_up = Instant::now() + tries;
@@ -178,7 +178,15 @@ async fn look_up(
             api.inspect(&container).await
         };
         let answer = match answer {
-            Ok(Some(info)) => return (container, Answer::Found(Arc::new(info))),
+            Ok(Some(info)) => {
+                let named = !info.name.is_empty();
+                let found = Answer::Found(Arc::new(info));
+                if named {
+                    return (container, found);
+                }
+                // Its pod at least, should its name not come.
+                found
+            }
             Ok(None) => Answer::NotFound,
             Err(reason) => Answer::Unreachable(reason),
         };

@@ -1,11 +1,13 @@
 //! What a container runtime says of a container: Docker's API over its Unix
-//! socket, which Podman speaks too.
+//! socket, which Podman speaks too. For containerd and CRI-O in Kubernetes, the API
+//! server speaks ([`super::kubernetes`]).
 
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -17,6 +19,7 @@ use serde::Deserialize;
 use tokio::net::UnixStream;
 
 use super::cgroup_path::{ContainerRef, Runtime};
+use super::kubernetes::ApiServer;
 use crate::event::Pod;
 
 /// Most bytes of an answer's body: an inspected container is 10 to 20 KiB, but
@@ -26,13 +29,13 @@ const BODY_CAP: usize = 1 << 20;
 const HEAD_CAP: usize = 64 << 10;
 
 /// Labels that the kubelet's runtimes set (k8s.io/kubelet, pkg/types/labels.go).
-const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
-const POD_NAME: &str = "io.kubernetes.pod.name";
+pub(super) const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
+pub(super) const POD_NAME: &str = "io.kubernetes.pod.name";
 
 /// A container, as its runtime knows it; empty when the runtime does not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuntimeInfo {
-    /// Name, without Docker's leading `/`.
+    /// Name, without Docker's leading `/`; empty when only its pod is known.
     pub name: String,
     /// Image, as it was named when the container was made.
     pub image: Option<String>,
@@ -57,22 +60,25 @@ impl RuntimeInfo {
 pub struct Api {
     docker: Result<PathBuf, String>,
     podman: PathBuf,
+    kubernetes: Result<Option<Arc<ApiServer>>, String>,
     labels: BTreeSet<String>,
     timeout: Duration,
 }
 
 impl Api {
-    /// The usual sockets; Docker's as `DOCKER_HOST` says if it is set. Of labels,
-    /// `labels` and a pod's are kept.
+    /// The usual sockets; Docker's as `DOCKER_HOST` says if it is set; in a pod, the
+    /// API server too. Of labels, `labels` and a pod's are kept.
     pub fn new<'a>(labels: impl IntoIterator<Item = &'a str>) -> Self {
+        let labels: BTreeSet<String> = labels
+            .into_iter()
+            .chain([POD_NAMESPACE, POD_NAME])
+            .map(str::to_owned)
+            .collect();
         Self {
             docker: docker_socket(std::env::var_os("DOCKER_HOST")),
             podman: PathBuf::from("/run/podman/podman.sock"),
-            labels: labels
-                .into_iter()
-                .chain([POD_NAMESPACE, POD_NAME])
-                .map(str::to_owned)
-                .collect(),
+            kubernetes: ApiServer::of_this_pod(labels.clone()).map(|it| it.map(Arc::new)),
+            labels,
             timeout: Duration::from_secs(2),
         }
     }
@@ -83,13 +89,49 @@ impl Api {
         self
     }
 
+    /// With this API server.
+    pub fn with_kubernetes(mut self, server: ApiServer) -> Self {
+        self.kubernetes = Ok(Some(Arc::new(server)));
+        self
+    }
+
+    /// The API server of the cluster that this process is a pod of, if it is one.
+    ///
+    /// # Errors
+    /// It is one, but may not ask; in words.
+    pub fn kubernetes(&self) -> Result<Option<&ApiServer>, &str> {
+        match &self.kubernetes {
+            Ok(server) => Ok(server.as_deref()),
+            Err(problem) => Err(problem),
+        }
+    }
+
+    /// The API server, if it knows `container`: one of containerd's or CRI-O's in a
+    /// pod. Others of theirs (nerdctl's) are in no pod.
+    fn api_server(&self, container: &ContainerRef) -> Option<&ApiServer> {
+        let its = matches!(container.runtime, Runtime::Containerd | Runtime::Crio)
+            && container.pod_uid.is_some();
+        self.kubernetes().ok().flatten().filter(|_| its)
+    }
+
+    /// Whether there is someone to ask for `container`.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub fn can_ask(&self, container: &ContainerRef) -> Result<(), String> {
+        match self.api_server(container) {
+            Some(_) => Ok(()),
+            None => self.socket(container.runtime).map(drop),
+        }
+    }
+
     /// The socket on which `runtime` is asked, or why there is none.
     pub fn socket(&self, runtime: Runtime) -> Result<&Path, String> {
         match runtime {
             Runtime::Docker => self.docker.as_deref().map_err(Clone::clone),
             Runtime::Podman => Ok(&self.podman),
             Runtime::Containerd | Runtime::Crio | Runtime::Lxc => Err(format!(
-                "{} containers cannot be asked for names and labels; choose them with \
+                "{} containers cannot be asked for names and labels here; choose them with \
                  `container:<id glob>` or `cgroup:<path glob>`",
                 runtime.as_str()
             )),
@@ -101,6 +143,9 @@ impl Api {
     /// # Errors
     /// When there is no usable answer, in words.
     pub async fn inspect(&self, container: &ContainerRef) -> Result<Option<RuntimeInfo>, String> {
+        if let Some(server) = self.api_server(container) {
+            return server.find(container).await;
+        }
         let socket = self.socket(container.runtime)?;
         let answer = tokio::time::timeout(self.timeout, get(socket, &container.id)).await;
         let body = match answer {

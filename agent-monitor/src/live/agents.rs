@@ -311,9 +311,12 @@ impl Live {
         };
         let id = watched.agent.cgroup_id;
         if let Some(info) = &info {
-            watched.agent.name.clone_from(&info.name);
+            let name = Some(&info.name).filter(|name| !name.is_empty());
+            if let Some(name) = name {
+                watched.agent.name.clone_from(name);
+            }
             if let Some(container) = &mut watched.agent.container {
-                container.name = Some(info.name.clone());
+                container.name = name.cloned();
                 container.image.clone_from(&info.image);
                 container.labels.clone_from(&info.labels);
             }

@@ -67,17 +67,9 @@ impl Http {
             Some(client) => client,
             None => client(&self.tls).map_err(SinkError::Unavailable)?,
         };
-        let answer = exchange(make(&client)).await.map_err(|error| {
-            // The address may hold a secret.
-            let error = error.without_url();
-            let cause = std::iter::successors(Some(&error as &dyn std::error::Error), |error| {
-                error.source()
-            })
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(": ");
-            SinkError::Unavailable(format!("no answer: {cause}"))
-        })?;
+        let answer = exchange(make(&client))
+            .await
+            .map_err(|error| SinkError::Unavailable(no_answer(error)))?;
         self.client = Some(client);
         Ok(answer)
     }
@@ -103,6 +95,19 @@ impl Answer {
             None => SinkError::Unavailable(message),
         })
     }
+}
+
+/// Why there is no answer, with the causes below it.
+pub(crate) fn no_answer(error: reqwest::Error) -> String {
+    // The address may hold a secret.
+    let error = error.without_url();
+    let cause = std::iter::successors(Some(&error as &dyn std::error::Error), |error| {
+        error.source()
+    })
+    .map(ToString::to_string)
+    .collect::<Vec<_>>()
+    .join(": ");
+    format!("no answer: {cause}")
 }
 
 async fn exchange(request: RequestBuilder) -> reqwest::Result<Answer> {
@@ -135,7 +140,7 @@ fn wait(text: &str, now: SystemTime) -> Option<Duration> {
 }
 
 /// A header that holds a secret: it is in no log of the client's.
-fn secret(text: &str) -> Result<HeaderValue, SinkError> {
+pub(crate) fn secret(text: &str) -> Result<HeaderValue, SinkError> {
     let mut value = HeaderValue::from_str(text).map_err(|_| {
         SinkError::Unavailable("the secret has characters that no header may hold".to_owned())
     })?;
@@ -143,7 +148,11 @@ fn secret(text: &str) -> Result<HeaderValue, SinkError> {
     Ok(value)
 }
 
-fn client(tls: &TlsConfig) -> Result<Client, String> {
+/// A client that trusts and shows what `tls` says, its files read now.
+///
+/// # Errors
+/// A file cannot be read or holds no certificate or key, in words.
+pub(crate) fn client(tls: &TlsConfig) -> Result<Client, String> {
     // Another sink may have installed it; there is only one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = Client::builder()
