@@ -13,6 +13,7 @@ pub mod enrich;
 mod escape;
 pub mod event;
 pub mod flow;
+mod https;
 pub mod live;
 pub mod loss;
 pub mod pipeline;

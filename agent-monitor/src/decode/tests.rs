@@ -1,4 +1,5 @@
 use super::*;
+use crate::event::Outcome;
 use proptest::prelude::*;
 
 /// One record of every kind, filled with bytes that are not zero.

@@ -26,7 +26,7 @@ use super::pods::Node;
 use super::runtime::RuntimeInfo;
 use crate::config::TlsConfig;
 use crate::escape::escape;
-use crate::sinks::http;
+use crate::https;
 
 /// Where the kubelet puts a pod's token and the API server's CA.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -169,7 +169,7 @@ impl ApiServer {
         let token = self.account.join("token");
         let token = fs::read_to_string(&token)
             .map_err(|error| format!("cannot read {}: {error}", token.display()))?;
-        let client = http::client(&TlsConfig {
+        let client = https::client(&TlsConfig {
             ca: Some(self.account.join("ca.crt")),
             ..TlsConfig::default()
         })?;
@@ -179,7 +179,7 @@ impl ApiServer {
             .append_pair("fieldSelector", &format!("spec.nodeName={}", self.node))
             .append_pair("resourceVersion", "0")
             .finish();
-        let authorization = http::secret(&format!("Bearer {}", token.trim()))
+        let authorization = https::secret(&format!("Bearer {}", token.trim()))
             .map_err(|_| "the token has characters that no header may hold".to_owned())?;
         let response = client
             .get(format!("{}/api/v1/pods?{query}", self.url))
@@ -187,7 +187,7 @@ impl ApiServer {
             .header(ACCEPT, "application/json")
             .send()
             .await
-            .map_err(http::no_answer)?;
+            .map_err(https::no_answer)?;
         match response.status() {
             StatusCode::OK => read(response, BODY_CAP).await?.ok_or_else(|| {
                 format!("its answer is over {} MiB and was not read", BODY_CAP >> 20)
@@ -200,7 +200,7 @@ impl ApiServer {
 /// The body; `None` when it is longer than `cap`.
 async fn read(mut response: Response, cap: usize) -> Result<Option<BytesMut>, String> {
     let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(http::no_answer)? {
+    while let Some(chunk) = response.chunk().await.map_err(https::no_answer)? {
         if body.len() + chunk.len() > cap {
             return Ok(None);
         }

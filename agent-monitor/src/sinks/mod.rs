@@ -17,7 +17,7 @@ mod driver;
 mod file;
 mod filter;
 mod format;
-pub(crate) mod http;
+mod http;
 mod orders;
 pub mod rfc5424;
 mod stdout;

@@ -1,6 +1,5 @@
 //! TLS as a sink's settings want it.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,6 +8,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::config::TlsConfig;
+use crate::https::read;
 
 /// A client's settings, its certificates read now.
 ///
@@ -67,9 +67,4 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
         return Err(format!("no certificates in {}", path.display()));
     }
     Ok(found)
-}
-
-/// A file of certificates or keys.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
-    fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
 }

@@ -12,9 +12,10 @@ use reqwest::header::HeaderValue;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Http, secret};
+use super::Http;
 use crate::config::ElasticsearchConfig;
 use crate::escape::escape;
+use crate::https::secret;
 use crate::sinks::{Sink, SinkError};
 use crate::store::Record;
 
@@ -75,7 +76,9 @@ impl BulkSink {
         if scheme == "Basic" {
             credentials = BASE64.encode(credentials);
         }
-        secret(&format!("{scheme} {credentials}")).map(Some)
+        secret(&format!("{scheme} {credentials}"))
+            .map(Some)
+            .map_err(SinkError::Unavailable)
     }
 }
 

@@ -9,23 +9,18 @@ mod webhook;
 use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
-use reqwest::header::{self, HeaderValue};
-use reqwest::{Certificate, Client, Identity, RequestBuilder, StatusCode, redirect};
+use reqwest::{Client, RequestBuilder, StatusCode, header};
 
 use super::SinkError;
-use super::tls::read;
 use crate::config::TlsConfig;
 use crate::escape::escape;
+use crate::https::{client, no_answer};
 
 pub use bulk::BulkSink;
 pub use otlp::OtlpSink;
 pub use splunk::SplunkSink;
 pub use webhook::WebhookSink;
 
-/// Longest wait for a connection, TLS included.
-const CONNECT: Duration = Duration::from_secs(10);
-/// Longest wait for the whole answer.
-const ANSWER: Duration = Duration::from_secs(30);
 /// How much of an answer is read.
 const MAX_ANSWER: usize = 4 << 20;
 /// How much of an answer goes into an error message.
@@ -97,19 +92,6 @@ impl Answer {
     }
 }
 
-/// Why there is no answer, with the causes below it.
-pub(crate) fn no_answer(error: reqwest::Error) -> String {
-    // The address may hold a secret.
-    let error = error.without_url();
-    let cause = std::iter::successors(Some(&error as &dyn std::error::Error), |error| {
-        error.source()
-    })
-    .map(ToString::to_string)
-    .collect::<Vec<_>>()
-    .join(": ");
-    format!("no answer: {cause}")
-}
-
 async fn exchange(request: RequestBuilder) -> reqwest::Result<Answer> {
     let mut response = request.send().await?;
     let retry_after = response.headers().get(header::RETRY_AFTER);
@@ -139,49 +121,6 @@ fn wait(text: &str, now: SystemTime) -> Option<Duration> {
     Some(until.duration_since(now).unwrap_or_default())
 }
 
-/// A header that holds a secret: it is in no log of the client's.
-pub(crate) fn secret(text: &str) -> Result<HeaderValue, SinkError> {
-    let mut value = HeaderValue::from_str(text).map_err(|_| {
-        SinkError::Unavailable("the secret has characters that no header may hold".to_owned())
-    })?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-/// A client that trusts and shows what `tls` says, its files read now.
-///
-/// # Errors
-/// A file cannot be read or holds no certificate or key, in words.
-pub(crate) fn client(tls: &TlsConfig) -> Result<Client, String> {
-    // Another sink may have installed it; there is only one.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = Client::builder()
-        .user_agent(concat!("agent-monitor/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT)
-        .timeout(ANSWER)
-        .redirect(redirect::Policy::none())
-        .no_proxy();
-    if let Some(path) = &tls.ca {
-        let pem = read(path)?;
-        let certificates = Certificate::from_pem_bundle(&pem)
-            .map_err(|error| format!("no certificates in {}: {error}", path.display()))?;
-        builder = builder.tls_certs_only(certificates);
-    }
-    if let (Some(certificate), Some(key)) = (&tls.certificate, &tls.key) {
-        let mut pem = read(certificate)?;
-        pem.push(b'\n');
-        pem.extend(read(key)?);
-        let identity = Identity::from_pem(&pem).map_err(|error| {
-            let (certificate, key) = (certificate.display(), key.display());
-            format!("no certificate and key in {certificate} and {key}: {error}")
-        })?;
-        builder = builder.identity(identity);
-    }
-    builder
-        .build()
-        .map_err(|error| format!("cannot prepare TLS: {error}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,17 +139,5 @@ mod tests {
         );
         assert_eq!(wait("-1", now), None);
         assert_eq!(wait("soon", now), None);
-    }
-
-    #[test]
-    fn a_secret_is_not_in_what_is_logged_of_a_request() {
-        let request = client(&TlsConfig::default())
-            .unwrap()
-            .post("http://127.0.0.1:9/")
-            .header(header::AUTHORIZATION, secret("Splunk s3cret").unwrap())
-            .build()
-            .unwrap();
-        assert!(!format!("{request:?}").contains("s3cret"));
-        assert!(secret("a\nb").is_err());
     }
 }

@@ -16,10 +16,11 @@ use prost::Message as _;
 use reqwest::StatusCode;
 use serde_json::Value;
 
-use super::{Http, secret};
+use super::Http;
 use crate::config::OtlpConfig;
 use crate::escape::escape;
 use crate::event::Timestamp;
+use crate::https::secret;
 use crate::sinks::{Sink, SinkError};
 use crate::store::Record;
 
@@ -47,7 +48,10 @@ impl Sink for OtlpSink {
     async fn deliver(&mut self, batch: &[Record]) -> Result<(), SinkError> {
         let body = request(batch).encode_to_vec();
         let authorization = match &self.config.authorization {
-            Some(kept) => Some(secret(&kept.read().map_err(SinkError::Unavailable)?)?),
+            Some(kept) => {
+                let kept = kept.read().and_then(|kept| secret(&kept));
+                Some(kept.map_err(SinkError::Unavailable)?)
+            }
             None => None,
         };
         let url = self.config.url.clone();

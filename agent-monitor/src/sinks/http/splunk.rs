@@ -12,8 +12,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::{Answer, Http, secret};
+use super::{Answer, Http};
 use crate::config::SplunkConfig;
+use crate::https::secret;
 use crate::sinks::{Sink, SinkError};
 use crate::store::Record;
 
@@ -60,7 +61,7 @@ impl SplunkSink {
 
     async fn post(&mut self, path: &str, body: String) -> Result<Answer, SinkError> {
         let token = self.config.token.read().map_err(SinkError::Unavailable)?;
-        let authorization = secret(&format!("Splunk {token}"))?;
+        let authorization = secret(&format!("Splunk {token}")).map_err(SinkError::Unavailable)?;
         let (url, channel, ack) = (self.url(path), self.channel.clone(), self.config.ack);
         let answer = self
             .http

@@ -14,8 +14,9 @@ use reqwest::StatusCode;
 use serde_json::Value;
 use sha2::Sha256;
 
-use super::{Http, secret};
+use super::Http;
 use crate::config::{Secret, WebhookConfig};
+use crate::https::secret;
 use crate::sinks::{Sink, SinkError, template};
 use crate::store::Record;
 
@@ -44,7 +45,8 @@ impl WebhookSink {
         let url = self.config.url.read().map_err(SinkError::Unavailable)?;
         let key = read(self.config.key.as_ref())?;
         let authorization = read(self.config.authorization.as_ref())?;
-        let authorization = authorization.as_deref().map(secret).transpose()?;
+        let authorization = authorization.as_deref().map(secret).transpose();
+        let authorization = authorization.map_err(SinkError::Unavailable)?;
         let id = event["id"].as_str().unwrap_or_default().to_owned();
         self.http
             .send(move |client| {
