@@ -161,7 +161,7 @@ pub enum Body {
     },
 }
 
-/// See [`wire::Exec`].
+/// See [`agent_monitor_common::event::Exec`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Exec {
     /// The parent.
@@ -190,7 +190,7 @@ pub struct Exec {
     pub details: Option<ExecDetails>,
 }
 
-/// See [`wire::ExecDetails`].
+/// See [`agent_monitor_common::event::ExecDetails`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ExecDetails {
     /// What runs the file, if it does not run by itself.
@@ -209,7 +209,7 @@ pub struct ExecDetails {
     pub namespaces: Namespaces,
 }
 
-/// See [`wire::Device`].
+/// See [`agent_monitor_common::event::Device`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Device {
     /// Character or block.
@@ -244,7 +244,7 @@ pub enum CgroupAction {
     Entered,
 }
 
-/// See [`wire::Connect`].
+/// See [`agent_monitor_common::event::Connect`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Connect {
     /// The flow.
@@ -266,7 +266,7 @@ pub enum Way {
     In,
 }
 
-/// See [`wire::Head`].
+/// See [`agent_monitor_common::event::Head`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Head {
     /// The flow.
@@ -283,13 +283,13 @@ pub struct Head {
     pub offset: u32,
     /// Payload bytes of the segment from `offset` on.
     pub segment_left: u32,
-    /// [`wire::HEAD_OF_LISTENER`], [`wire::HEAD_TAKEN_OVER`].
+    /// [`agent_monitor_common::event::HEAD_OF_LISTENER`], [`agent_monitor_common::event::HEAD_TAKEN_OVER`].
     pub flags: u32,
     /// Payload.
     pub data: Bytes,
 }
 
-/// See [`wire::Burst`].
+/// See [`agent_monitor_common::event::Burst`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Burst {
     /// The flow.
@@ -310,7 +310,7 @@ pub struct Burst {
     pub data: Bytes,
 }
 
-/// See [`wire::Datagram`].
+/// See [`agent_monitor_common::event::Datagram`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Datagram {
     /// The flow.
