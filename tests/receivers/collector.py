@@ -20,7 +20,9 @@ import threading
 
 KIND, PORT, FOLDER, SEED = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 RANDOM = random.Random(SEED)
-LOCK = threading.Lock()
+# Held from looking for an id until it is kept: an index creates a document once, however
+# many ask at the same time.
+LOCK = threading.RLock()
 KNOWN = set()
 # Killed in the middle of a line, it had not answered for that.
 with open(f"{FOLDER}/ids", "rb+") as kept:
@@ -64,19 +66,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         assert body.endswith(b"\n"), body[-10:]
         lines = [json.loads(line) for line in body.decode().splitlines()]
         items, taken = [], []
-        for action, document in zip(lines[::2], lines[1::2], strict=True):
-            (name, target), = action.items()
-            assert name == "create" and target["_index"] == "alerts", action
-            assert document["event"]["id"] == target["_id"], document
-            status = 201
-            if fault == "half" and RANDOM.random() < 0.5:
-                status = 429
-            elif target["_id"] in KNOWN:
-                status = 409
-            else:
-                taken.append(target["_id"])
-            items.append({"create": {"_id": target["_id"], "status": status, "error": {"type": "chaos"}}})
-        take(taken)
+        with LOCK:
+            for action, document in zip(lines[::2], lines[1::2], strict=True):
+                (name, target), = action.items()
+                assert name == "create" and target["_index"] == "alerts", action
+                assert document["event"]["id"] == target["_id"], document
+                status = 201
+                if fault == "half" and RANDOM.random() < 0.5:
+                    status = 429
+                elif target["_id"] in KNOWN:
+                    status = 409
+                else:
+                    taken.append(target["_id"])
+                items.append({"create": {"_id": target["_id"], "status": status, "error": {"type": "chaos"}}})
+            take(taken)
         if fault == "taken":
             return self.reset()
         self.answer(200, {"took": 1, "errors": fault == "half", "items": items})
