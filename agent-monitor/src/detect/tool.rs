@@ -6,6 +6,7 @@ use super::{Detector, Finding, Subject, bytes, who};
 use crate::decode::ProcessKey;
 use crate::event::{Process, Transport};
 use crate::flow::Flow;
+use crate::protocol::proxy::Granted;
 use crate::protocol::tool::names;
 use crate::protocol::{Fact, Side, ssh};
 
@@ -66,6 +67,50 @@ pub fn recognised(
         remote: Some(remote),
         summary: format!("{who} uses the tunnel program {tool} with {remote}"),
         evidence,
+        time,
+    })
+}
+
+/// The agent is a proxy, and somebody outside was let through it. Whoever has a way in
+/// has no need of a tunnel out: it is one, the other way round.
+pub fn proxy(
+    flow: &Flow,
+    granted: &Granted,
+    process: Option<&Arc<Process>>,
+    time: u64,
+) -> Option<Finding> {
+    if flow.is_outbound() || flow.is_inside() {
+        return None;
+    }
+    let remote = flow.remote?;
+    let Granted {
+        by,
+        target,
+        request,
+        reply,
+    } = granted;
+    let shown = |bytes: &[u8]| match bytes.first() {
+        Some(first) if first.is_ascii_graphic() => bytes::text(bytes),
+        _ => bytes::hex(bytes),
+    };
+    let mut subjects = vec![Subject::Flow(flow.id)];
+    // Each visitor has a flow of their own; it is one proxy.
+    subjects.extend((flow.owner.pid != 0).then_some(Subject::Process(flow.owner)));
+    Some(Finding {
+        detector: &DETECTOR,
+        stage: 0,
+        agent: flow.agent,
+        process: process.cloned(),
+        subjects,
+        remote: Some(remote),
+        summary: format!(
+            "{} is a proxy that let {remote} connect to {target}",
+            who(process)
+        ),
+        evidence: vec![
+            format!("{remote} asked for {target} by {by}: {}", shown(request)),
+            format!("and was told that it is connected: {}", shown(reply)),
+        ],
         time,
     })
 }
@@ -150,6 +195,41 @@ mod tests {
             recognised(&flow, &hello, None, 0).is_none(),
             "it is a server's"
         );
+    }
+
+    #[test]
+    fn a_proxy_is_told_when_somebody_outside_was_let_through_it() {
+        use crate::event::Direction::{Inbound, Outbound};
+        let granted = Granted {
+            by: "SOCKS5".to_owned(),
+            target: "127.0.0.1:8000".to_owned(),
+            request: b"\x05\x01\x00\x01\x7f\x00\x00\x01\x1f\x40".to_vec(),
+            reply: b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00".to_vec(),
+        };
+        let found = |from: [u8; 4], direction| {
+            let mut flow = flow(None);
+            flow.direction = Some(direction);
+            flow.remote = Some(Address {
+                ip: from.into(),
+                port: 40_000,
+            });
+            proxy(&flow, &granted, None, 0)
+        };
+        let finding = found([203, 0, 113, 1], Inbound).expect("it is found");
+        assert_eq!(
+            finding.summary,
+            "A process of the agent is a proxy that let 203.0.113.1:40000 connect to 127.0.0.1:8000"
+        );
+        assert_eq!(
+            finding.evidence,
+            [
+                "203.0.113.1:40000 asked for 127.0.0.1:8000 by SOCKS5: in hexadecimal: 050100017f0000011f40",
+                "and was told that it is connected: in hexadecimal: 05000001000000000000",
+            ]
+        );
+        assert!(found([10, 0, 0, 7], Inbound).is_none(), "a peer inside");
+        assert!(found([127, 0, 0, 1], Inbound).is_none(), "the agent itself");
+        assert!(found([203, 0, 113, 1], Outbound).is_none(), "its client");
     }
 
     #[test]

@@ -157,6 +157,7 @@ pub(super) fn consequence(
                 Fact::Mining(fact) => mining.message(flow, fact, process.clone(), record.time),
                 Fact::Ssh(fact) => tunnel::on_wire(flow, fact, process.as_ref(), record.time),
                 Fact::Shell(fact) => shell::dialogue(flow, fact, process.as_ref(), record.time),
+                Fact::Proxy(granted) => tool::proxy(flow, granted, process.as_ref(), record.time),
                 Fact::Http(_) | Fact::Socks(_) | Fact::Tls(_) | Fact::Tool(_) => None,
             });
             let tool = tool::recognised(flow, fact, process.as_ref(), record.time);

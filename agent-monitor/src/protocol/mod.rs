@@ -15,6 +15,7 @@ pub mod dns;
 pub mod http;
 pub mod http2;
 pub mod layers;
+pub mod proxy;
 pub mod quic;
 pub mod shell;
 pub mod socks;
@@ -211,6 +212,8 @@ pub enum Fact {
     Http(http::Fact),
     /// See [`socks::Fact`].
     Socks(socks::Fact),
+    /// See [`proxy::Granted`].
+    Proxy(proxy::Granted),
     /// See [`shell::Fact`].
     Shell(shell::Fact),
     /// See [`tls::Fact`].
@@ -229,6 +232,7 @@ impl Fact {
             Self::Mining(fact) => Some(fact.in_words()),
             Self::Http(fact) => Some(fact.in_words()),
             Self::Socks(fact) => Some(fact.in_words()),
+            Self::Proxy(granted) => Some(granted.in_words()),
             Self::Shell(fact) => Some(fact.in_words()),
             Self::Tls(fact) => Some(fact.in_words()),
             Self::Tool(fact) => Some(fact.in_words()),
@@ -241,7 +245,12 @@ impl Fact {
             Self::Http(fact) => fact.server_name(),
             Self::Socks(fact) => Some(&fact.host),
             Self::Tls(fact) => fact.sni.as_deref(),
-            Self::Dns(_) | Self::Ssh(_) | Self::Mining(_) | Self::Shell(_) | Self::Tool(_) => None,
+            Self::Dns(_)
+            | Self::Ssh(_)
+            | Self::Mining(_)
+            | Self::Proxy(_)
+            | Self::Shell(_)
+            | Self::Tool(_) => None,
         }
     }
 }

@@ -4,6 +4,8 @@ use super::{NAME_MAX, text};
 
 /// Longest head followed; servers commonly refuse more than 8 to 16 KiB.
 pub(super) const HEAD_MAX: usize = 16 * 1024;
+/// Bytes of a first line that are kept: a host's name and a port fit.
+const LINE_MAX: usize = 2 * NAME_MAX;
 /// Most header fields; more and the head is not understood.
 const FIELDS_MAX: usize = 128;
 /// Longest method: `VERSION-CONTROL` has 15 characters, `UPDATEREDIRECTREF` 17.
@@ -44,6 +46,12 @@ pub(super) fn is_first_line(bytes: &[u8]) -> bool {
         Begin::Request => memchr::memchr(b' ', bytes).is_some(),
         Begin::Neither => false,
     }
+}
+
+/// The first line, without its end.
+pub(super) fn first_line(head: &[u8]) -> &[u8] {
+    let end = memchr::memchr2(b'\r', b'\n', head).unwrap_or(head.len());
+    &head[..end.min(LINE_MAX)]
 }
 
 /// Where the head ends, behind its empty line. `seen` bytes were looked at before.

@@ -15,7 +15,7 @@ mod tests;
 
 use std::collections::VecDeque;
 
-use super::{Answer, Carried, Input, NAME_MAX, Parser, Side, Wants, stratum, text, tool};
+use super::{Answer, Carried, Input, NAME_MAX, Parser, Side, Wants, proxy, stratum, text, tool};
 use body::Body;
 pub(super) use head::Request;
 use head::{Begin, HEAD_MAX, Response};
@@ -133,9 +133,16 @@ enum State {
 /// What a request asked for that its answer depends on.
 struct Asked {
     head: bool,
-    connect: bool,
+    /// The first line of a request to connect.
+    connect: Option<Connect>,
     /// Path and subprotocol, if it asked for an upgrade.
     upgrade: Option<(String, Option<String>)>,
+}
+
+/// A request to connect.
+struct Connect {
+    target: String,
+    line: Vec<u8>,
 }
 
 impl Parser for Http {
@@ -229,7 +236,7 @@ impl Http {
                     }
                     let waits = Some(side) == self.client
                         && (self.asked.iter())
-                            .any(|asked| asked.connect || asked.upgrade.is_some());
+                            .any(|asked| asked.connect.is_some() || asked.upgrade.is_some());
                     if waits {
                         // What comes before the answer is the tunnel's, if it is granted.
                         let room = HEAD_MAX.saturating_sub(half.buffer.len());
@@ -267,7 +274,7 @@ impl Http {
     fn head(&mut self, side: Side, head: &[u8], facts: &mut Vec<super::Fact>) -> bool {
         let understood = match head::begin(head) {
             Begin::Response => Response::parse(head).map(|response| {
-                self.response(side, &response, facts);
+                self.response(side, &response, head, facts);
             }),
             _ => Request::parse(head).map(|request| {
                 self.client = Some(side);
@@ -314,7 +321,10 @@ impl Http {
         }
         self.asked.push_back(Asked {
             head: request.method == "HEAD",
-            connect,
+            connect: connect.then(|| Connect {
+                target: text(request.target.as_bytes(), NAME_MAX),
+                line: head::first_line(head).to_vec(),
+            }),
             upgrade: request
                 .upgrade
                 .then(|| (text(request.path(), NAME_MAX), request.subprotocol.clone())),
@@ -326,7 +336,13 @@ impl Http {
         self.begin_body(side, body, facts);
     }
 
-    fn response(&mut self, side: Side, response: &Response, facts: &mut Vec<super::Fact>) {
+    fn response(
+        &mut self,
+        side: Side,
+        response: &Response,
+        head: &[u8],
+        facts: &mut Vec<super::Fact>,
+    ) {
         if matches!(self.mode, Mode::Unknown) {
             self.mode = Mode::Http;
         }
@@ -336,7 +352,23 @@ impl Http {
         }
         let asked = self.asked.pop_front();
         let is = |test: fn(&Asked) -> bool| asked.as_ref().is_some_and(test);
-        if is(|asked| asked.connect) && response.status < 300 {
+        if is(|asked| asked.connect.is_some()) && response.status < 300 {
+            // A body is no tunnel's (RFC 9110, 9.3.6): a web server answers so that
+            // takes any method for a page.
+            let has_body = response.framing.chunked || response.framing.length > Some(0);
+            let connect = asked.and_then(|asked| asked.connect);
+            facts.extend(
+                connect
+                    .filter(|_| !has_body)
+                    .map(|Connect { target, line }| {
+                        super::Fact::Proxy(proxy::Granted {
+                            by: "HTTP CONNECT".to_owned(),
+                            target,
+                            request: line,
+                            reply: head::first_line(head).to_vec(),
+                        })
+                    }),
+            );
             self.become_other(side, Mode::Other);
             return;
         }

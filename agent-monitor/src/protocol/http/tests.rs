@@ -57,6 +57,41 @@ fn the_host_is_that_of_the_address_or_else_of_the_field() {
 }
 
 #[test]
+fn a_connection_that_a_proxy_grants_is_told_without_credentials() {
+    let request = b"CONNECT a.example:22 HTTP/1.1\r\nProxy-Authorization: Basic eDp4\r\n\r\n";
+    let granted = |answer: &str| {
+        let (facts, ..) = run(&[(Initiator, request), (Responder, answer.as_bytes())]);
+        let granted = facts.into_iter().filter_map(|fact| match fact {
+            AnyFact::Proxy(granted) => Some(granted),
+            _ => None,
+        });
+        granted.collect::<Vec<_>>()
+    };
+    let established = |reply: &str| proxy::Granted {
+        by: "HTTP CONNECT".to_owned(),
+        target: "a.example:22".to_owned(),
+        request: b"CONNECT a.example:22 HTTP/1.1".to_vec(),
+        reply: reply.as_bytes().to_vec(),
+    };
+    let reply = "HTTP/1.0 200 Connection established";
+    for rest in ["", "Via: 1.1 proxy\r\n", "Content-Length: 0\r\n"] {
+        assert_eq!(
+            granted(&format!("{reply}\r\n{rest}\r\n")),
+            [established(reply)]
+        );
+    }
+    for no in [
+        "HTTP/1.1 403 Filtered\r\n\r\n",
+        "HTTP/1.1 501 Unsupported method\r\n\r\n",
+        // A web server that takes any method for a page.
+        "HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n<h1>Hi!</h1>",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ] {
+        assert_eq!(granted(no), [], "{no}");
+    }
+}
+
+#[test]
 fn requests_are_told_once_a_host() {
     let get = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
     let answer = message("HTTP/1.1 200 OK", "hello");

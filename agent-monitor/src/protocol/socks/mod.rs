@@ -6,7 +6,7 @@ mod tests;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{Answer, Carried, Input, NAME_MAX, Parser, Side, Wants, text};
+use super::{Answer, Carried, Input, NAME_MAX, Parser, Side, Wants, proxy, text};
 
 /// Longest handshake of one side: 257 bytes of methods, 513 of a password, 262 of a request.
 const HANDSHAKE_MAX: usize = 2048;
@@ -25,7 +25,15 @@ pub struct Fact {
 impl Fact {
     /// The fact in a few words.
     pub fn in_words(&self) -> String {
-        format!("SOCKS{} to {}:{}", self.version, self.host, self.port)
+        format!("SOCKS{} to {}", self.version, self.target())
+    }
+
+    fn target(&self) -> String {
+        let Self { host, port, .. } = self;
+        match host.contains(':') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        }
     }
 }
 
@@ -45,7 +53,8 @@ pub struct Socks {
     /// What each side sent of its handshake and was not taken yet.
     buffers: [Vec<u8>; 2],
     carried: Vec<Carried>,
-    found: bool,
+    /// What was asked for, and the bytes that said it.
+    asked: Option<(Fact, Vec<u8>)>,
 }
 
 /// What comes next.
@@ -66,6 +75,8 @@ enum Step {
 enum Outcome {
     /// Bytes taken, and the next step.
     Next(usize, Step),
+    /// The same of a request.
+    Asked(usize, Step, Fact),
     NeedMore,
     NotThis,
 }
@@ -89,7 +100,7 @@ impl Parser for Socks {
             (_, Input::Skipped(0)) => {}
             (_, Input::Skipped(_) | Input::Gap) => return Answer::NotThis,
         }
-        if self.found {
+        if self.asked.is_some() || self.step == Step::Granted {
             Answer::Found
         } else {
             Answer::NeedMore
@@ -125,10 +136,25 @@ impl Socks {
                 return false;
             }
             let buffer = &self.buffers[side as usize];
-            match take(self.step, buffer, facts) {
+            match take(self.step, buffer) {
+                Outcome::Asked(taken, step, fact) => {
+                    let request = self.buffers[side as usize].drain(..taken).collect();
+                    facts.push(super::Fact::Socks(fact.clone()));
+                    self.asked = Some((fact, request));
+                    self.step = step;
+                }
                 Outcome::Next(taken, step) => {
-                    self.found |= matches!(step, Step::Reply4 | Step::Reply5);
-                    self.buffers[side as usize].drain(..taken);
+                    let message = self.buffers[side as usize].drain(..taken).collect();
+                    if step == Step::Granted
+                        && let Some((fact, request)) = self.asked.take()
+                    {
+                        facts.push(super::Fact::Proxy(proxy::Granted {
+                            by: format!("SOCKS{}", fact.version),
+                            target: fact.target(),
+                            request,
+                            reply: message,
+                        }));
+                    }
                     self.step = step;
                 }
                 Outcome::NeedMore => {
@@ -154,10 +180,10 @@ impl Socks {
 }
 
 /// Takes the message of a step from the first bytes of its side.
-fn take(step: Step, bytes: &[u8], facts: &mut Vec<super::Fact>) -> Outcome {
+fn take(step: Step, bytes: &[u8]) -> Outcome {
     match (step, bytes) {
         (_, []) => Outcome::NeedMore,
-        (Step::Greeting, [4, ..]) => request4(bytes, facts),
+        (Step::Greeting, [4, ..]) => request4(bytes),
         (Step::Greeting, [5, 0, ..]) => Outcome::NotThis,
         (Step::Greeting, [5, methods, rest @ ..]) if rest.len() >= usize::from(*methods) => {
             Outcome::Next(2 + usize::from(*methods), Step::Method)
@@ -180,7 +206,7 @@ fn take(step: Step, bytes: &[u8], facts: &mut Vec<super::Fact>) -> Outcome {
         }
         (Step::Admission, [1, 0, ..]) => Outcome::Next(2, Step::Request),
         (Step::Admission, [1]) => Outcome::NeedMore,
-        (Step::Request, _) => request5(bytes, facts),
+        (Step::Request, _) => request5(bytes),
         (Step::Reply4, [0, 90, ..]) if bytes.len() >= 8 => Outcome::Next(8, Step::Granted),
         (Step::Reply4, [0] | [0, 90, ..]) => Outcome::NeedMore,
         (Step::Reply5, [5] | [5, 0] | [5, 0, _]) => Outcome::NeedMore,
@@ -194,7 +220,7 @@ fn take(step: Step, bytes: &[u8], facts: &mut Vec<super::Fact>) -> Outcome {
 }
 
 /// A request of SOCKS 4: command, port, address, user, and in 4a a name.
-fn request4(bytes: &[u8], facts: &mut Vec<super::Fact>) -> Outcome {
+fn request4(bytes: &[u8]) -> Outcome {
     let [_, command, high, low, a, b, c, d, rest @ ..] = bytes else {
         return match bytes {
             [4, command, ..] if *command != 1 => Outcome::NotThis,
@@ -223,15 +249,15 @@ fn request4(bytes: &[u8], facts: &mut Vec<super::Fact>) -> Outcome {
     } else {
         ("4", Ipv4Addr::new(*a, *b, *c, *d).to_string(), user + 1)
     };
-    facts.push(super::Fact::Socks(Fact {
+    let fact = Fact {
         version,
         host,
         port,
-    }));
-    Outcome::Next(8 + length, Step::Reply4)
+    };
+    Outcome::Asked(8 + length, Step::Reply4, fact)
 }
 
-fn request5(bytes: &[u8], facts: &mut Vec<super::Fact>) -> Outcome {
+fn request5(bytes: &[u8]) -> Outcome {
     match bytes {
         [5] | [5, 1] | [5, 1, 0] => return Outcome::NeedMore,
         [5, 1, 0, ..] => {}
@@ -239,12 +265,13 @@ fn request5(bytes: &[u8], facts: &mut Vec<super::Fact>) -> Outcome {
     }
     match address(&bytes[3..]) {
         Some(Ok((host, port, length))) => {
-            facts.push(super::Fact::Socks(Fact {
-                version: "5",
+            let version = "5";
+            let fact = Fact {
+                version,
                 host,
                 port,
-            }));
-            Outcome::Next(3 + length, Step::Reply5)
+            };
+            Outcome::Asked(3 + length, Step::Reply5, fact)
         }
         Some(Err(())) => Outcome::NotThis,
         None => Outcome::NeedMore,

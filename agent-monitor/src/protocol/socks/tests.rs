@@ -44,6 +44,66 @@ fn addresses_of_each_kind_are_told() {
     assert_eq!(facts[0].server_name(), Some("203.0.113.7"));
 }
 
+/// What a server says with which it gives the client what it asked for, and each part
+/// of a handshake that ends otherwise.
+#[test]
+fn a_grant_is_told_when_the_server_has_said_so() {
+    const REQUEST: &[u8] = b"\x05\x01\x00\x03\x03a.b\x00\x50";
+    const REPLY: &[u8] = b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00";
+    let granted = |said: &[(Side, &[u8])]| {
+        let facts = run(said).0.into_iter();
+        let granted = facts.filter_map(|fact| match fact {
+            AnyFact::Proxy(granted) => Some(granted),
+            _ => None,
+        });
+        granted.collect::<Vec<_>>()
+    };
+    let five: &[(Side, &[u8])] = &[
+        (Initiator, b"\x05\x02\x00\x02"),
+        (Responder, b"\x05\x02"),
+        (Initiator, b"\x01\x04user\x06secret"),
+        (Responder, b"\x01\x00"),
+        (Initiator, REQUEST),
+        (Responder, REPLY),
+    ];
+    let expected = proxy::Granted {
+        by: "SOCKS5".to_owned(),
+        target: "a.b:80".to_owned(),
+        request: REQUEST.to_vec(),
+        reply: REPLY.to_vec(),
+    };
+    assert_eq!(granted(five), [expected]);
+    let four: &[(Side, &[u8])] = &[
+        (Initiator, b"\x04\x01\x00\x50\x00\x00\x00\x01u\x00a.b\x00"),
+        (Responder, b"\x00\x5a\x00\x50\x00\x00\x00\x00"),
+    ];
+    let [told] = granted(four).try_into().expect("one");
+    assert_eq!((&*told.by, &*told.target), ("SOCKS4a", "a.b:80"));
+
+    for whole in [five, four] {
+        let bytes: Vec<(Side, u8)> = (whole.iter())
+            .flat_map(|(side, bytes)| bytes.iter().map(|byte| (*side, *byte)))
+            .collect();
+        let single: Vec<(Side, &[u8])> = (bytes.iter())
+            .map(|(side, byte)| (*side, std::slice::from_ref(byte)))
+            .collect();
+        assert_eq!(granted(&single), granted(whole));
+        for end in 0..single.len() {
+            assert_eq!(granted(&single[..end]), [], "{end}");
+        }
+    }
+    for refusal in [
+        (five, &b"\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00"[..]),
+        (five, b"\x05\x05\x00\x01\x00\x00\x00\x00\x00\x00"),
+        (four, b"\x00\x5b\x00\x50\x00\x00\x00\x00"),
+    ] {
+        let mut said = refusal.0.to_vec();
+        said.pop();
+        said.push((Responder, refusal.1));
+        assert_eq!(granted(&said), [], "{refusal:?}");
+    }
+}
+
 #[test]
 fn other_protocols_are_not_it() {
     for said in [
