@@ -5,7 +5,7 @@
 //!
 //! A long file: what both sides have to agree on is read in one piece.
 
-use crate::limits::{ARGV_CAP, BURST_BYTES, COMM_LEN, PATH_CAP};
+use crate::limits::{ARGV_CAP, BURST_BYTES, COMM_LEN, PATH_CAP, SYSCTL_NAME, SYSCTL_VALUE};
 
 /// Kinds of records, [`Header::kind`].
 pub mod kind {
@@ -53,6 +53,8 @@ pub mod kind {
     pub const RELEASED: u32 = 26;
     /// [`super::Bursts`]
     pub const BURSTS: u32 = 28;
+    /// [`super::Sysctl`]
+    pub const SYSCTL: u32 = 29;
 
     /// No record, but something that a map had no room to remember: a process,
     /// a socket, a cgroup. Only counted.
@@ -87,6 +89,7 @@ pub mod kind {
             DATAGRAM_BURST => "datagram_burst",
             RELEASED => "released",
             BURSTS => "bursts",
+            SYSCTL => "sysctl",
             _ => "other",
         }
     }
@@ -557,6 +560,23 @@ pub struct Device {
     pub refused: u32,
     /// Padding.
     pub pad: u32,
+}
+
+/// A process writes a file of /proc/sys.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Sysctl {
+    /// Common part: the process that writes.
+    pub header: Header,
+    /// Bytes of the value, at most [`SYSCTL_VALUE`] - 1.
+    pub value_len: u32,
+    /// Not 0: more is written than `value` has room for.
+    pub truncated: u32,
+    /// The file's path below /proc/sys, with a NUL after it.
+    pub name: [u8; SYSCTL_NAME],
+    /// What is written, zeroes after it.
+    pub value: [u8; SYSCTL_VALUE],
 }
 
 /// Why what a process does is not seen, [`Uncovered::reason`].

@@ -33,6 +33,12 @@ pub const PATH_CAP: usize = 512;
 /// Components of an executable's path that are walked.
 pub const PATH_COMPONENTS: u32 = 40;
 
+/// Bytes of a sysctl's name, with its NUL. The longest have an interface's name of 15
+/// bytes in the middle (`net/ipv6/conf/…/stable_secret`).
+pub const SYSCTL_NAME: usize = 128;
+/// Bytes kept of what is written to a sysctl, with a NUL.
+pub const SYSCTL_VALUE: usize = 256;
+
 /// Bytes of each direction of a flow that go up unless user space asks for more.
 pub const HEAD_CAP: u32 = 8192;
 /// Payload bytes of a small head record.

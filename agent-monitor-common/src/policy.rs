@@ -60,10 +60,12 @@ pub enum Class {
     Device = 5,
     /// All about datagrams but connect(): to send them to many costs an agent nothing.
     Datagram = 6,
+    /// Writes to sysctls.
+    Sysctl = 7,
 }
 
 /// How many [`Class`]es there are.
-pub const CLASSES: usize = 7;
+pub const CLASSES: usize = 8;
 
 impl Class {
     /// Whose quota a record of this [`kind`] is taken from.
@@ -75,6 +77,7 @@ impl Class {
             kind::BURST | kind::BURSTS => Self::Burst,
             kind::SEGMENT => Self::Segment,
             kind::DEVICE => Self::Device,
+            kind::SYSCTL => Self::Sysctl,
             kind::SEND | kind::DATAGRAM | kind::DATAGRAM_BURST | kind::RELEASED => Self::Datagram,
             _ => Self::Network,
         }

@@ -4,7 +4,7 @@
 use agent_monitor_common::event::{
     Bound, Burst, Bursts, Cgroup, Closed, Connect, Datagram, DatagramBurst, Device, Endpoint,
     Established, Exec, ExecDetails, Exit, FlowId, Fork, Found, Head, Header, Released, Segment,
-    Socket, Spell, Uncovered, Unstarted,
+    Socket, Spell, Sysctl, Uncovered, Unstarted,
 };
 use agent_monitor_common::policy::{
     AgentState, FlowControl, Nursery, Offsets, Owner, Settings, Task, Told, Watch,
@@ -33,6 +33,6 @@ macro_rules! shared {
 }
 
 shared! {
-    Header FlowId Endpoint Fork Exec ExecDetails Exit Cgroup Connect Established Closed Socket Bound Unstarted Head Burst Segment Device Uncovered Found Datagram DatagramBurst Released Spell Bursts
+    Header FlowId Endpoint Fork Exec ExecDetails Exit Cgroup Connect Established Closed Socket Bound Unstarted Head Burst Segment Device Sysctl Uncovered Found Datagram DatagramBurst Released Spell Bursts
     Watch Owner Nursery FlowControl AgentState Told Task Settings Offsets
 }

@@ -20,11 +20,12 @@ mod sock;
 mod task;
 
 use aya_ebpf::macros::{
-    btf_tracepoint, cgroup_device, cgroup_skb, cgroup_sock, cgroup_sock_addr, sock_ops,
+    btf_tracepoint, cgroup_device, cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sysctl,
+    sock_ops,
 };
 use aya_ebpf::programs::{
     BtfTracePointContext, DeviceContext, SkBuffContext, SockAddrContext, SockContext,
-    SockOpsContext,
+    SockOpsContext, SysctlContext,
 };
 
 /// Verdict of cgroup programs: let it happen.
@@ -136,6 +137,12 @@ fn packet_in(ctx: SkBuffContext) -> i32 {
 #[cgroup_device]
 fn device(ctx: DeviceContext) -> i32 {
     probes::device::access(&ctx);
+    ALLOW
+}
+
+#[cgroup_sysctl]
+fn sysctl(ctx: SysctlContext) -> i32 {
+    probes::sysctl::access(&ctx);
     ALLOW
 }
 

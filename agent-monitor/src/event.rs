@@ -254,6 +254,8 @@ pub enum Body {
     Flow(Box<Flow>),
     /// A process tried to open or make a device node.
     Device(Device),
+    /// A process writes a sysctl.
+    Sysctl(Sysctl),
     /// A process moved between cgroups, or a cgroup came or went.
     Cgroup(Cgroup),
     /// An agent appeared, became better known, or is gone.
@@ -270,7 +272,7 @@ impl Body {
     /// Every `kind` there is, sorted.
     pub const KINDS: &[&str] = &[
         "accept", "agent", "alert", "bind", "cgroup", "connect", "device", "dns", "exec", "exit",
-        "flow", "gap", "listen", "loss", "send", "socket",
+        "flow", "gap", "listen", "loss", "send", "socket", "sysctl",
     ];
 
     /// The event's `kind`, one of [`Self::KINDS`].
@@ -287,6 +289,7 @@ impl Body {
             Self::Dns(_) => "dns",
             Self::Flow(_) => "flow",
             Self::Device(_) => "device",
+            Self::Sysctl(_) => "sysctl",
             Self::Cgroup(_) => "cgroup",
             Self::Agent(_) => "agent",
             Self::Loss(_) => "loss",
@@ -308,6 +311,7 @@ impl Body {
             Self::Dns(body) => map.serialize_entry(kind, body),
             Self::Flow(body) => map.serialize_entry(kind, body),
             Self::Device(body) => map.serialize_entry(kind, body),
+            Self::Sysctl(body) => map.serialize_entry(kind, body),
             Self::Cgroup(body) => map.serialize_entry(kind, body),
             // The body shares its name with the event's own `agent` member: written there.
             Self::Agent(_) => Ok(()),
@@ -649,6 +653,21 @@ pub struct Device {
     /// else `attempted`: whether it was opened is not known.
     #[serde(deserialize_with = "forever")]
     pub result: Word,
+}
+
+/// Body of a `sysctl` event: a file of /proc/sys is written to, and its permissions
+/// allow it. Whether the kernel takes the value is not known.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sysctl {
+    /// As sysctl(8) writes it: `vm.nr_hugepages` is /proc/sys/vm/nr_hugepages. A `.` in
+    /// a file's or directory's own name is a `/` here.
+    pub name: String,
+    /// What is written, at most 255 bytes, without white space at its end.
+    pub value: String,
+    /// More is written.
+    #[serde(skip_serializing_if = "is_false")]
+    pub value_truncated: bool,
 }
 
 /// Body of a `cgroup` event.

@@ -18,7 +18,7 @@ use crate::detect::{Finding, Subject, blind, ssh_command, tool, tunnel};
 use crate::enrich::devices::Devices;
 use crate::enrich::process::{Exec, Fork, Processes};
 use crate::event::{self, Agent, AgentChange, AgentState, Event, Gap, Loss, Process, Timestamp};
-use crate::flow::{self, Change, Flow, Steering, Table};
+use crate::flow::{Change, Flow, Steering, Table};
 use crate::protocol::Fact;
 use crate::rules::engine::{Engine, Found, Sighting};
 use crate::rules::incidents::Incidents;
@@ -153,17 +153,8 @@ impl Pipeline {
             Body::Exit { status } => self.exit(record, *status, out),
             Body::Cgroup { action, path, .. } => self.cgroup(record, *action, path, out),
             Body::Device(device) => self.device(record, device, out),
-            Body::Socket(socket) => {
-                let body = event::Socket {
-                    flow: flow::id_text(socket.flow),
-                    family: socket.family(),
-                    kind: socket.kind(),
-                    protocol: socket.protocol(),
-                    transport: socket.transport(),
-                    raw: socket.is_raw(),
-                };
-                self.by_process(record, event::Body::Socket(body), out);
-            }
+            Body::Sysctl(sysctl) => self.sysctl(record, sysctl, out),
+            Body::Socket(it) => self.by_process(record, event::Body::Socket(it.into()), out),
             Body::Bind(bound) => self.by_process(record, event::Body::Bind(bound.into()), out),
             Body::Listen(bound) => self.by_process(record, event::Body::Listen(bound.into()), out),
             _ => self.network(record, out),
@@ -306,6 +297,7 @@ impl Pipeline {
     fn exit(&mut self, record: &Record, status: u32, out: &mut Vec<Event>) {
         let process = self.process(record.process, record.time);
         self.processes.exit(record.process, record.time);
+        self.detectors.holders.ended(record.process);
         let signal = i32::try_from(status & 0x7f).unwrap_or_default();
         let code = i32::try_from(status >> 8 & 0xff).unwrap_or_default();
         let body = event::Exit {

@@ -262,7 +262,7 @@ pub fn records() -> Vec<Vec<u8>> {
         let frames = Reader::new(&file[..]).into_iter().flatten().flatten();
         let records = frames.filter_map(|frame| match frame {
             Frame::Record(bytes) => Some(bytes.to_vec()),
-            Frame::Agent(_) | Frame::Usage(_) => None,
+            Frame::Agent(_) | Frame::Usage(_) | Frame::Holding(_) => None,
         });
         all.extend(records.take(RECORDS));
     }

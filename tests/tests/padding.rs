@@ -17,6 +17,8 @@ const WORK: &str = "
 import os, socket, subprocess
 subprocess.run(['true'])
 os.close(os.open('/dev/kmsg', os.O_RDONLY))
+with open('/proc/sys/net/ipv4/ip_default_ttl', 'w') as ttl:
+    ttl.write('61')
 listener = socket.socket()
 listener.bind(('127.0.0.1', 7401))
 listener.listen()
@@ -59,7 +61,7 @@ fn padding(kind: u32) -> Option<Vec<usize>> {
         kind::DATAGRAM => of!(Datagram: local.pad, remote.pad, pad),
         kind::DATAGRAM_BURST => of!(DatagramBurst: burst.spell.pad, remote.pad, pad),
         kind::UNCOVERED => of!(Uncovered: remote.pad, pad),
-        kind::FORK | kind::EXEC | kind::CGROUP | kind::RELEASED => Vec::new(),
+        kind::FORK | kind::EXEC | kind::CGROUP | kind::RELEASED | kind::SYSCTL => Vec::new(),
         _ => return None,
     })
 }
@@ -70,6 +72,13 @@ fn padding_of(kind: u32, record: &[u8]) -> Vec<usize> {
     if kind == kind::BURSTS {
         let spells = (size_of::<Bursts>()..record.len()).step_by(size_of::<Spell>());
         all.extend(spells.map(|spell| spell + offset_of!(Spell, pad)));
+    }
+    if kind == kind::SYSCTL {
+        // After the name with its NUL, and after what `WORK` writes.
+        let (name, value) = (offset_of!(Sysctl, name), offset_of!(Sysctl, value));
+        let name = name + "net/ipv4/ip_default_ttl\0".len();
+        all.extend((name..value).step_by(size_of::<u32>()));
+        all.extend((value + 4..record.len()).step_by(size_of::<u32>()));
     }
     all
 }
@@ -141,6 +150,7 @@ fn what_lay_in_the_ring_before_does_not_go_up_with_a_record() {
         "released",
         "send",
         "socket",
+        "sysctl",
     ];
     for kind in expected {
         assert!(

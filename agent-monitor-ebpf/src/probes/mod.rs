@@ -10,4 +10,5 @@ pub mod exit;
 pub mod fork;
 pub mod packet;
 pub mod socket;
+pub mod sysctl;
 pub mod tcp;

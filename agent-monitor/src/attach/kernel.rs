@@ -298,6 +298,12 @@ impl Kernel {
         of.map(|(pid, _)| pid).collect()
     }
 
+    /// Every process that the kernel side knows as an agent's, with that agent.
+    pub fn processes(&self) -> Vec<(u32, u64)> {
+        let tasks = self.tasks.iter().filter_map(Result::ok);
+        tasks.map(|(pid, task)| (pid, task.0.agent)).collect()
+    }
+
     /// Has a process of an agent remembered that was there before the watch;
     /// `start` in nanoseconds since boot.
     ///

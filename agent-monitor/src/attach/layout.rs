@@ -67,6 +67,7 @@ fn shared() -> Vec<Shared> {
         Bursts { header, flow, count, pad }
         Segment { header, flow, offset, bytes, direction, pad }
         Device { header, major, minor, access, class, refused, pad }
+        Sysctl { header, value_len, truncated, name, value }
         Uncovered { header, comm, inode, socket_cgroup, remote, reason, family, protocol, pad }
         Found { header, flow, local, remote, protocol, direction }
         Watch { agent, since, counted }

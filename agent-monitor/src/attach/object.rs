@@ -9,7 +9,8 @@ use agent_monitor_common::policy::{Offsets, Settings};
 use anyhow::{Context as _, Result};
 use aya::maps::{Map, MapData};
 use aya::programs::{
-    BtfTracePoint, CgroupDevice, CgroupSkb, CgroupSock, CgroupSockAddr, Iter, ProgramError, SockOps,
+    BtfTracePoint, CgroupDevice, CgroupSkb, CgroupSock, CgroupSockAddr, CgroupSysctl, Iter,
+    ProgramError, SockOps,
 };
 use aya::{Btf, Ebpf, EbpfLoader, Pod, include_bytes_aligned};
 
@@ -172,6 +173,7 @@ fn load(ebpf: &mut Ebpf, program: &Program, btf: &Btf) -> Result<OwnedFd> {
         Hook::SockOps => typed::<SockOps>(ebpf, name)?.load(),
         Hook::Skb(_) => typed::<CgroupSkb>(ebpf, name)?.load(),
         Hook::Device => typed::<CgroupDevice>(ebpf, name)?.load(),
+        Hook::Sysctl => typed::<CgroupSysctl>(ebpf, name)?.load(),
     };
     loaded.map_err(|error| refused(program, &error))?;
     let loaded = ebpf

@@ -24,6 +24,8 @@ pub enum Hook {
     Skb(CgroupSkbAttachType),
     /// cgroup dev, on agents' cgroups.
     Device,
+    /// cgroup sysctl, on agents' cgroups.
+    Sysctl,
 }
 
 impl Hook {
@@ -49,6 +51,7 @@ impl Hook {
                 (BPF_PROG_TYPE_CGROUP_SKB, BPF_CGROUP_INET_INGRESS)
             }
             Self::Device => (BPF_PROG_TYPE_CGROUP_DEVICE, BPF_CGROUP_DEVICE),
+            Self::Sysctl => (BPF_PROG_TYPE_CGROUP_SYSCTL, BPF_CGROUP_SYSCTL),
         }
     }
 }
@@ -233,6 +236,14 @@ pub const PROGRAMS: &[Program] = &[
         "cgroup dev",
         Hook::Device,
         "device events, `gpu-device-open`",
+    )
+    .optional(),
+    // Refused alike, and where there is no /proc/sys (CONFIG_SYSCTL).
+    Program::required(
+        "sysctl",
+        "cgroup sysctl",
+        Hook::Sysctl,
+        "sysctl events: what agents set of the kernel",
     )
     .optional(),
 ];

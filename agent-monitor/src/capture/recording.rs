@@ -7,10 +7,13 @@
 //! Integers are little-endian; the CRC-32 (IEEE 802.3) is over type and
 //! payload. The first frame is a [`About`] as JSON, agents come as JSON when
 //! they are first seen and when more is known of them, what a suspected agent used
-//! is a [`Usage`] in three u64, and the rest are records as the kernel wrote them
-//! (`agent_monitor_common::event`), in order of time.
+//! is a [`Usage`] in three u64, a process's huge pages are a [`Holding`] in six, and the
+//! rest are records as the kernel wrote them (`agent_monitor_common::event`), in order
+//! of time.
 
 #![forbid(unsafe_code)]
+
+mod looks;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -20,6 +23,8 @@ use std::path::Path;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+
+pub use looks::{Holding, Usage};
 
 use super::payload;
 use crate::event::{Agent, Container, Pod};
@@ -34,6 +39,7 @@ const ABOUT: u32 = 0;
 const RECORD: u32 = 1;
 const AGENT: u32 = 2;
 const USAGE: u32 = 3;
+const HOLDING: u32 = 4;
 
 /// Where and when a recording was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,30 +107,6 @@ impl From<RecordedAgent> for Agent {
     }
 }
 
-/// Processor time that an agent has used, read from its cgroup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usage {
-    /// Cgroup id of the agent.
-    pub agent: u64,
-    /// When that was read, nanoseconds since boot.
-    pub time: u64,
-    /// Nanoseconds since the cgroup was made.
-    pub used: u64,
-}
-
-impl Usage {
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (words, []) = bytes.as_chunks::<8>() else {
-            return None;
-        };
-        let [agent, time, used] = *words else {
-            return None;
-        };
-        let [agent, time, used] = [agent, time, used].map(u64::from_le_bytes);
-        Some(Self { agent, time, used })
-    }
-}
-
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
@@ -134,6 +116,8 @@ pub enum Frame {
     Agent(Box<RecordedAgent>),
     /// What an agent has used.
     Usage(Usage),
+    /// What a process holds of huge pages.
+    Holding(Holding),
 }
 
 /// Why a recording cannot be read on.
@@ -251,8 +235,15 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// Writing failed.
     pub fn usage(&mut self, usage: Usage) -> io::Result<()> {
-        let words = [usage.agent, usage.time, usage.used].map(u64::to_le_bytes);
-        self.frame(USAGE, words.as_flattened())
+        self.frame(USAGE, usage.to_bytes().as_flattened())
+    }
+
+    /// Adds what a process holds of huge pages.
+    ///
+    /// # Errors
+    /// Writing failed.
+    pub fn holding(&mut self, holding: &Holding) -> io::Result<()> {
+        self.frame(HOLDING, holding.to_bytes().as_flattened())
     }
 
     /// Writes out what is buffered.
@@ -324,6 +315,9 @@ impl<R: Read> Iterator for Reader<R> {
             USAGE => Usage::from_bytes(&payload)
                 .map(Frame::Usage)
                 .ok_or(Error::Damaged(begin)),
+            HOLDING => Holding::from_bytes(&payload)
+                .map(Frame::Holding)
+                .ok_or(Error::Damaged(begin)),
             _ => Err(Error::Damaged(begin)),
         })
     }
@@ -364,6 +358,7 @@ fn checksum(kind: u32, payload: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decode::ProcessKey;
     use std::os::unix::fs::PermissionsExt as _;
 
     fn agent() -> Agent {
@@ -452,6 +447,34 @@ mod tests {
         let mut reader = Reader::new(&bytes[..]).expect("a recording");
         assert!(matches!(reader.next(), Some(Ok(Frame::Usage(read))) if read == usage));
         assert!(matches!(reader.next(), Some(Err(Error::Damaged(_)))));
+    }
+
+    #[test]
+    fn what_a_process_holds_is_read_as_it_was_written() {
+        let about = About {
+            node: "n".into(),
+            kernel: "6.1".into(),
+            boot_epoch: 5,
+        };
+        let process = ProcessKey { pid: 5, start: 6 };
+        let holding = Holding {
+            agent: 7,
+            process,
+            time: u64::MAX,
+            held: 8,
+            used: 9,
+        };
+        let mut bytes = Vec::new();
+        let mut writer =
+            Writer::new(&mut bytes, &about, Bounds::default()).expect("a Vec takes all");
+        writer.holding(&holding).expect("a Vec takes all");
+        writer.frame(HOLDING, &[0; 47]).expect("a Vec takes all");
+        writer.frame(HOLDING, &[0xff; 48]).expect("a Vec takes all");
+        let mut reader = Reader::new(&bytes[..]).expect("a recording");
+        assert!(matches!(reader.next(), Some(Ok(Frame::Holding(read))) if read == holding));
+        for _ in ["too short", "no process has that id"] {
+            assert!(matches!(reader.next(), Some(Err(Error::Damaged(_)))));
+        }
     }
 
     #[test]

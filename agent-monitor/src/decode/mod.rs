@@ -16,9 +16,10 @@ use bytemuck::Pod;
 use bytes::Bytes;
 
 use crate::event::{Address, Namespaces};
+pub(crate) use records::TICK_NS;
 pub use records::{
     Body, Burst, CgroupAction, Connect, Datagram, Device, DeviceClass, Exec, ExecDetails, Head,
-    ProcessKey, Record, Way,
+    ProcessKey, Record, Sysctl, Way,
 };
 pub use socket::{Bound, Closed, Socket};
 
@@ -103,6 +104,7 @@ pub fn record(bytes: &Bytes) -> Result<Record, Error> {
             }
         }
         kind::DEVICE => Body::Device(device(&bytes)?),
+        kind::SYSCTL => Body::Sysctl(sysctl(&bytes)?),
         kind::SOCKET => socket::socket(&bytes)?,
         kind::BIND => Body::Bind(socket::bound(&bytes)?),
         kind::LISTEN => Body::Listen(socket::bound(&bytes)?),
@@ -237,6 +239,31 @@ fn device(bytes: &[u8]) -> Result<Device, Error> {
         access: device.access,
         refused: device.refused != 0,
     })
+}
+
+fn sysctl(bytes: &[u8]) -> Result<Sysctl, Error> {
+    let (sysctl, _) = fixed::<wire::Sysctl>(bytes)?;
+    let value = sysctl.value.get(..size(sysctl.value_len)?);
+    let value = String::from_utf8_lossy(value.ok_or(Error::Length)?);
+    Ok(Sysctl {
+        name: dotted(&text::until_nul(&sysctl.name)),
+        // `echo` and its like end a line; the kernel takes a NUL for the end, too.
+        value: value
+            .trim_end_matches(|it: char| it == '\0' || it.is_ascii_whitespace())
+            .to_owned(),
+        truncated: sysctl.truncated != 0,
+    })
+}
+
+/// A path below /proc/sys as sysctl(8) writes it: `.` between the parts, and `/` where a
+/// part has a `.`, as the name of a VLAN's interface.
+fn dotted(path: &str) -> String {
+    let swapped = path.chars().map(|it| match it {
+        '/' => '.',
+        '.' => '/',
+        other => other,
+    });
+    swapped.collect()
 }
 
 fn connect(bytes: &[u8]) -> Result<Connect, Error> {

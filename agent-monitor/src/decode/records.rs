@@ -25,7 +25,7 @@ pub struct Record {
 
 /// Nanoseconds in a clock tick (`USER_HZ` is 100 on every architecture aya
 /// supports; /proc/PID/stat divides the same way, `nsec_to_clock_t()`).
-const TICK_NS: u64 = 10_000_000;
+pub(crate) const TICK_NS: u64 = 10_000_000;
 
 /// A process: ids are reused, ids with a start are not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -135,6 +135,8 @@ pub enum Body {
     Bursts(Vec<Burst>),
     /// A process tries to open or make a device node.
     Device(Device),
+    /// A process writes a sysctl.
+    Sysctl(Sysctl),
     /// A connection was there before the watch.
     Found {
         /// The flow.
@@ -222,6 +224,17 @@ pub struct Device {
     pub access: u32,
     /// Another device program has refused it.
     pub refused: bool,
+}
+
+/// See [`agent_monitor_common::event::Sysctl`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sysctl {
+    /// As sysctl(8) writes it, `vm.nr_hugepages`.
+    pub name: String,
+    /// What is written, without white space at its end.
+    pub value: String,
+    /// More is written.
+    pub truncated: bool,
 }
 
 /// Character and block devices have numbers of their own.

@@ -87,6 +87,15 @@ fn samples() -> Vec<Vec<u8>> {
         bytes::<wire::Segment>(kind::SEGMENT, |segment| segment.bytes = 44, &[]),
         bytes::<wire::Found>(kind::FOUND, |found| found.remote = remote, &[]),
         bytes::<wire::Device>(kind::DEVICE, |device| device.class = 2, &[]),
+        bytes::<wire::Sysctl>(
+            kind::SYSCTL,
+            |it| {
+                it.name[..15].copy_from_slice(b"vm/nr_hugepages");
+                it.value[..5].copy_from_slice(b"1280\n");
+                it.value_len = 5;
+            },
+            &[],
+        ),
         bytes::<wire::Socket>(kind::SOCKET, |socket| socket.kind = 3, &[]),
         bytes::<wire::Bound>(kind::BIND, |bound| bound.protocol = 17, &[]),
         bytes::<wire::Bound>(kind::LISTEN, |bound| bound.protocol = 6, &[]),
@@ -179,6 +188,54 @@ fn an_exec_whose_lengths_do_not_add_up_is_refused() {
     assert_eq!(record(&Bytes::from(short)), Err(Error::Short));
 }
 
+/// What a write of `value`, cut or not, to a file below /proc/sys is read as.
+fn written(file: &str, value: &[u8], value_len: u32, truncated: u32) -> Result<Sysctl, Error> {
+    let mut sysctl: wire::Sysctl = bytemuck::Zeroable::zeroed();
+    sysctl.header.kind = kind::SYSCTL;
+    sysctl.header.len = u32::try_from(size_of::<wire::Sysctl>()).expect("it is small");
+    sysctl.name[..file.len()].copy_from_slice(file.as_bytes());
+    sysctl.value[..value.len()].copy_from_slice(value);
+    (sysctl.value_len, sysctl.truncated) = (value_len, truncated);
+    let bytes = Bytes::copy_from_slice(bytemuck::bytes_of(&sysctl));
+    match record(&bytes)?.body {
+        Body::Sysctl(sysctl) => Ok(sysctl),
+        other => panic!("not a sysctl: {other:?}"),
+    }
+}
+
+#[test]
+fn a_sysctl_is_named_as_sysctl_8_does_and_its_value_ends_where_its_text_does() {
+    for (file, name) in [
+        ("vm/nr_hugepages", "vm.nr_hugepages"),
+        (
+            "net/ipv4/conf/eth0.100/forwarding",
+            "net.ipv4.conf.eth0/100.forwarding",
+        ),
+    ] {
+        assert_eq!(written(file, b"1", 1, 0).expect("it is whole").name, name);
+    }
+    for (value, len, text) in [
+        (&b"1280\n"[..], 5, "1280"),
+        (b" 4 4\t1 7 \n\0", 11, " 4 4\t1 7"),
+        (b"\n", 1, ""),
+        (b"", 0, ""),
+        (b"\xff\x1b[2J", 5, "\u{fffd}\u{1b}[2J"),
+        (b"128", 2, "12"),
+    ] {
+        let read = written("vm/x", value, len, 0).expect("it is whole");
+        assert_eq!((&*read.value, read.truncated), (text, false));
+    }
+    let cut = written("vm/x", &[b' '; 255], 255, 1).expect("it is whole");
+    assert_eq!((&*cut.value, cut.truncated), ("", true));
+}
+
+#[test]
+fn a_sysctl_s_value_that_is_longer_than_its_room_is_refused() {
+    for len in [257, u32::MAX] {
+        assert_eq!(written("vm/x", b"1", len, 0), Err(Error::Length));
+    }
+}
+
 #[test]
 fn shows_v4_mapped_addresses_as_v4() {
     let record = record(&Bytes::from(samples().swap_remove(4))).expect("the sample is whole");
@@ -253,7 +310,7 @@ fn an_end_in_the_first_recordings_is_read_with_what_it_has() {
 proptest! {
     #[test]
     fn never_panics_on_mutated_records(
-        which in 0..17usize,
+        which in 0..samples().len(),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..16),
     ) {
         let mut bytes = samples().swap_remove(which);

@@ -6,6 +6,7 @@
 pub mod blind;
 mod bytes;
 pub mod dns_tunnel;
+pub mod huge_pages;
 pub mod mining;
 pub mod pool_shape;
 pub mod probe;

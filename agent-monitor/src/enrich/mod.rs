@@ -6,6 +6,7 @@ pub mod cgroup_path;
 pub mod cgroupfs;
 pub mod devices;
 mod footprint;
+pub mod huge_pages;
 pub mod kubernetes;
 pub mod lookups;
 mod pods;

@@ -5,11 +5,12 @@
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use agent_monitor_common::limits::ARGV_CAP;
 
-use crate::decode::text;
+use crate::decode::{TICK_NS, text};
 
 /// Most bytes that are read of `stat` and `status`: both are below 4 KiB.
 const FILE_CAP: u64 = 16 << 10;
@@ -71,16 +72,47 @@ impl Procfs {
             argv: text::arguments(&cmdline).0,
         })
     }
+
+    /// Bytes of huge pages that a process has mapped; `None` when there is no such process,
+    /// or a kernel without huge pages.
+    pub fn huge_pages(&self, pid: u32) -> Option<u64> {
+        let dir = self.root.join(pid.to_string());
+        let status = read_capped(&dir.join("status"), FILE_CAP)?;
+        // proc_pid_status(5): `HugetlbPages: 0 kB`.
+        let kib: u64 = first_number(&status, b"HugetlbPages:")?;
+        kib.checked_mul(1024)
+    }
+
+    /// What a process has done so far.
+    pub fn work(&self, pid: u32) -> Option<Work> {
+        let stat = Stat::read(&self.root.join(pid.to_string()))?;
+        Some(Work {
+            start: stat.start,
+            used: stat.used.saturating_mul(TICK_NS),
+        })
+    }
+}
+
+/// What a process has done so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Work {
+    /// When it started, in clock ticks since boot.
+    pub start: u64,
+    /// Nanoseconds of processor time, of all of its threads.
+    pub used: u64,
 }
 
 struct Stat {
     comm: String,
     ppid: u32,
+    /// In user and in kernel mode, in clock ticks.
+    used: u64,
     start: u64,
 }
 
 impl Stat {
-    /// proc_pid_stat(5): `pid (comm) state ppid …`, the start is the 22nd field.
+    /// proc_pid_stat(5): `pid (comm) state ppid …`; the 14th and 15th field are processor
+    /// time, the 22nd is the start.
     fn read(dir: &Path) -> Option<Self> {
         let bytes = read_capped(&dir.join("stat"), FILE_CAP)?;
         // The name may hold parentheses and line ends; after it come only numbers.
@@ -91,16 +123,28 @@ impl Stat {
         // The first field after the name is the third.
         let mut fields = rest.split_ascii_whitespace();
         let ppid = fields.nth(4 - 3)?.parse().ok()?;
-        let start = fields.nth(22 - 5)?.parse().ok()?;
-        Some(Self { comm, ppid, start })
+        let user: u64 = fields.nth(14 - 5)?.parse().ok()?;
+        let kernel: u64 = fields.next()?.parse().ok()?;
+        let start = fields.nth(22 - 16)?.parse().ok()?;
+        Some(Self {
+            comm,
+            ppid,
+            used: user.saturating_add(kernel),
+            start,
+        })
     }
 }
 
 fn real_uid(status: &[u8]) -> Option<u32> {
+    first_number(status, b"Uid:")
+}
+
+/// The first number in the line of `status` that begins like this.
+fn first_number<T: FromStr>(status: &[u8], name: &[u8]) -> Option<T> {
     // The kernel escapes line ends in the name above it.
     let line = status
         .split(|&byte| byte == b'\n')
-        .find_map(|line| line.strip_prefix(b"Uid:"))?;
+        .find_map(|line| line.strip_prefix(name))?;
     std::str::from_utf8(line)
         .ok()?
         .split_ascii_whitespace()
@@ -149,6 +193,12 @@ mod tests {
             ("a) S 1\n(b", 5, 4242)
         );
         assert_eq!((info.uid, info.exe, info.argv.len()), (None, None, 0));
+        let work = Procfs::at(root.path()).work(7).expect("a process");
+        assert_eq!((work.start, work.used), (4242, (1 + 2) * TICK_NS));
+        let status = "Name:\tHugetlbPages:\\t9\nVmSwap:\t 0 kB\nHugetlbPages:\t 2392064 kB\n";
+        fs::write(dir.join("status"), status).expect("a file");
+        let held = Procfs::at(root.path()).huge_pages(7);
+        assert_eq!(held, Some(2_336 << 20));
     }
 
     #[test]

@@ -206,6 +206,7 @@ impl Table {
             | Body::Exit { .. }
             | Body::Cgroup { .. }
             | Body::Device(_)
+            | Body::Sysctl(_)
             | Body::Socket(_)
             | Body::Bind(_)
             | Body::Listen(_) => {}

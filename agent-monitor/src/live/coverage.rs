@@ -125,7 +125,7 @@ impl Live {
 }
 
 /// Nanoseconds for which this thread has run.
-fn processor_time() -> u64 {
+pub(super) fn processor_time() -> u64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     // Neither part is negative.
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64

@@ -6,6 +6,7 @@
 
 mod agents;
 mod coverage;
+mod huge_pages;
 mod losses;
 mod questions;
 mod sockets;
@@ -34,6 +35,7 @@ use crate::decode::{self, Body, CgroupAction, ProcessKey};
 use crate::detect::blind::Hole;
 use crate::enrich::cgroup_path::{ContainerRef, agent_root, parent};
 use crate::enrich::cgroupfs::CgroupFs;
+use crate::enrich::huge_pages::HugePages;
 use crate::enrich::lookups::{Answer, Lookups};
 use crate::enrich::runtime::RuntimeInfo;
 use crate::enrich::selector::{Decision, Selectors};
@@ -45,7 +47,7 @@ use crate::rules::set::RuleSet;
 /// Records of each class that an agent may cause in a second: several times
 /// what builds and test suites do, and below what fills a ring in the time
 /// user space may be kept from running.
-const QUOTA: [u64; CLASSES] = [20_000, 30_000, 30_000, 60_000, 60_000, 5_000, 60_000];
+const QUOTA: [u64; CLASSES] = [20_000, 30_000, 30_000, 60_000, 60_000, 5_000, 60_000, 2_000];
 /// Records that are held of one agent while a selector is undecided, and of all.
 const MAX_HELD: usize = 4_096;
 const MAX_HELD_IN_ALL: usize = 16_384;
@@ -120,6 +122,7 @@ pub struct Live {
     node_word: takeover::Word,
     losses_read: u64,
     losses: losses::Losses,
+    holders: huge_pages::Look,
     recording: Option<Writer<BufWriter<File>>>,
 }
 
@@ -183,6 +186,7 @@ impl Live {
             node_word: takeover::Word::default(),
             losses_read: 0,
             losses: losses::Losses::new()?,
+            holders: huge_pages::Look::default(),
             recording: None,
         };
         live.adopt(out)?;
@@ -344,6 +348,9 @@ impl Live {
         let now = boot_time();
         if !self.watched.is_empty() && (now >= self.look_next || all) {
             self.look(now, out);
+        }
+        if !self.watched.is_empty() && now >= self.holders.next {
+            self.read_huge_pages(now, out)?;
         }
         if now.saturating_sub(self.losses_read) >= LOSS_EVERY || all {
             self.losses_read = now;

@@ -7,6 +7,7 @@ use agent_monitor_common::event::FlowId;
 use super::{is_related, known};
 use crate::decode::{self, ProcessKey, Record};
 use crate::detect::dns_tunnel::{self, DnsTunnels};
+use crate::detect::huge_pages::Holders;
 use crate::detect::mining::{self, Mining};
 use crate::detect::pool_shape::{self, PoolShapes};
 use crate::detect::probe::Probes;
@@ -29,6 +30,7 @@ pub(super) struct Detectors {
     pub tunnels: tunnel::Limits,
     pub dns: DnsTunnels,
     pub pools: PoolShapes,
+    pub holders: Holders,
 }
 
 impl Detectors {
@@ -38,6 +40,7 @@ impl Detectors {
         self.probes.forget(agent);
         self.dns.forget(agent);
         self.pools.forget_agent(agent);
+        self.holders.forget_agent(agent);
     }
 
     /// Judges by the numbers that these rules set from now on.
@@ -48,6 +51,8 @@ impl Detectors {
             &rules.settings(&mining::DETECTOR),
             &rules.settings(&pool_shape::AT_WORK),
         );
+        self.holders
+            .configure(&rules.settings(&pool_shape::AT_WORK));
         self.tunnels = tunnel::Limits::new(
             &rules.settings(&tunnel::RELAY_DETECTOR),
             &rules.settings(&tunnel::SSH_DETECTOR),
@@ -198,6 +203,19 @@ pub(super) fn consequence(
     };
     result.event = body.map(|body| (process, body));
     result
+}
+
+impl From<&decode::Socket> for event::Socket {
+    fn from(socket: &decode::Socket) -> Self {
+        Self {
+            flow: flow::id_text(socket.flow),
+            family: socket.family(),
+            kind: socket.kind(),
+            protocol: socket.protocol(),
+            transport: socket.transport(),
+            raw: socket.is_raw(),
+        }
+    }
 }
 
 impl From<&decode::Bound> for event::Bound {

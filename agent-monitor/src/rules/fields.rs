@@ -305,6 +305,11 @@ static TABLES: &[&[Field]] = &[
         "device.name", Text, b => b.name.as_deref()?;
         "device.result", Word(|| vec!["attempted", "refused"]), b => b.result;
     },
+    fields! { "sysctl" Sysctl;
+        "sysctl.name", Text, b => &b.name;
+        "sysctl.value", Text, b => &b.value;
+        "sysctl.value_truncated", Bool, b => b.value_truncated;
+    },
     fields! { "cgroup" Cgroup;
         "cgroup.action", Word(|| vec!["created", "removed", "entered"]), b => b.action;
         "cgroup.path", Text, b => &b.path;

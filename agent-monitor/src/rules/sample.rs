@@ -201,6 +201,7 @@ fn body(kind: &str, value: Json) -> Result<Body, String> {
         "dns" => Body::Dns(read(value)?),
         "flow" => Body::Flow(read(value)?),
         "device" => Body::Device(read(value)?),
+        "sysctl" => Body::Sysctl(read(value)?),
         "cgroup" => Body::Cgroup(read(value)?),
         "loss" => Body::Loss(read(value)?),
         "gap" => Body::Gap(read(value)?),

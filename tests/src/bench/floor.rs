@@ -17,7 +17,7 @@ use crate::cgroup::Cgroup;
 const NOTHING: [u64; 2] = [0x0000_0001_0000_00b7, 0x95];
 
 /// Cgroup hooks, by type of program and of attachment.
-const AT_CGROUPS: [(program, attach); 12] = [
+const AT_CGROUPS: [(program, attach); 13] = [
     (
         program::BPF_PROG_TYPE_CGROUP_SOCK,
         attach::BPF_CGROUP_INET_SOCK_CREATE,
@@ -62,6 +62,10 @@ const AT_CGROUPS: [(program, attach); 12] = [
     (
         program::BPF_PROG_TYPE_CGROUP_DEVICE,
         attach::BPF_CGROUP_DEVICE,
+    ),
+    (
+        program::BPF_PROG_TYPE_CGROUP_SYSCTL,
+        attach::BPF_CGROUP_SYSCTL,
     ),
 ];
 

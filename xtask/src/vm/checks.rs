@@ -56,7 +56,7 @@ fn trouble(console: &Console) -> String {
 /// A check's name, and whether what was seen passes it.
 type Check = (&'static str, fn(&Console) -> Outcome);
 
-const CHECKS: [Check; 20] = [
+const CHECKS: [Check; 21] = [
     ("doctor: everything that is needed is there", |seen| {
         let missing = seen.doctor.iter().find(|check| check["state"] == "missing");
         match missing {
@@ -175,6 +175,13 @@ const CHECKS: [Check; 20] = [
             "device": {"major": 195, "minor": 0, "access": "r", "name": "nvidia0"},
         });
         once(seen, "device", &wanted).map(drop)
+    }),
+    ("sysctl", |seen| {
+        let wanted = json!({
+            "process": {"comm": "sh"},
+            "sysctl": {"name": "vm.nr_hugepages", "value": "0"},
+        });
+        once(seen, "sysctl", &wanted).map(drop)
     }),
     ("datagram, IPv4", |seen| {
         let remote = json!({"ip": "127.0.0.1", "port": DATAGRAM_PORT});

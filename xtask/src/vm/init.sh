@@ -45,6 +45,7 @@ agent() {
     # A device whose driver is not there: the hook runs before anyone misses it.
     mknod /tmp/gpu c 195 0
     cat /tmp/gpu
+    echo 0 > /proc/sys/vm/nr_hugepages
     # One datagram each.
     /bin/traceroute -q 1 -m 1 -w 1 -p 33434 127.0.0.1
     /bin/traceroute6 -q 1 -m 1 -w 1 -p 33434 ::1

@@ -14,7 +14,7 @@ pub(super) fn style(kind: &str) -> Style {
         "exec" => color(AnsiColor::Green),
         "connect" | "accept" | "send" | "bind" | "listen" | "dns" => color(AnsiColor::Cyan),
         "flow" => color(AnsiColor::Blue),
-        "device" => color(AnsiColor::Yellow),
+        "device" | "sysctl" => color(AnsiColor::Yellow),
         "agent" | "cgroup" => color(AnsiColor::Magenta),
         "loss" | "gap" => WARNING,
         _ => DIM,
@@ -37,6 +37,7 @@ pub(super) fn write(line: &mut Line, kind: &str, event: &Value) {
         "dns" => dns(line, &event[kind]),
         "flow" => flow(line, &event[kind]),
         "device" => device(line, event),
+        "sysctl" => sysctl(line, &event[kind]),
         "cgroup" => {
             line.push(PLAIN, string(event, "/cgroup/action"));
             line.push(PLAIN, " ");
@@ -229,6 +230,15 @@ fn device(line: &mut Line, event: &Value) {
     );
     line.push(DIM, " ");
     line.push(DIM, string(event, "/device/result"));
+}
+
+fn sysctl(line: &mut Line, body: &Value) {
+    line.push(BOLD, string(body, "/name"));
+    line.push(PLAIN, " = ");
+    line.push(PLAIN, string(body, "/value"));
+    if body["value_truncated"] == true {
+        line.push(DIM, "…");
+    }
 }
 
 fn agent(line: &mut Line, agent: &Value) {

@@ -334,6 +334,25 @@ fn flow_update_shows_what_was_noticed() {
 }
 
 #[test]
+fn sysctl_shows_what_is_set_to_what_and_obeys_nothing_in_it() {
+    let body = |value: &str, value_truncated| {
+        Body::Sysctl(Sysctl {
+            name: "kernel.core_pattern".into(),
+            value: value.into(),
+            value_truncated,
+        })
+    };
+    assert_eq!(
+        essential(body("|/tmp/x %P", false)),
+        "kernel.core_pattern = |/tmp/x %P"
+    );
+    assert_eq!(
+        essential(body("a\nb\u{1b}[2J", true)),
+        r"kernel.core_pattern = a\u{a}b\u{1b}[2J…"
+    );
+}
+
+#[test]
 fn cgroup_and_agent_show_what_changed() {
     let body = Cgroup {
         action: "moved",

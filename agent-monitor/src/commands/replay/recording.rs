@@ -60,6 +60,7 @@ pub(super) fn replay(
             Ok(Frame::Usage(Usage { agent, time, used })) => {
                 pipeline.used(agent, used, time, &mut events)
             }
+            Ok(Frame::Holding(holding)) => pipeline.holds(&holding, &mut events),
             Ok(Frame::Agent(agent)) => {
                 appearing.push(*agent);
                 // In vain if no record comes: nothing else is bounded by the file.

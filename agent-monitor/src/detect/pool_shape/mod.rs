@@ -18,18 +18,18 @@ use std::sync::Arc;
 
 use agent_monitor_common::event::FlowId;
 
-use super::{Detector, Finding, Setting, Settings, Subject, mining, who};
+use super::{Detector, Finding, Setting, Settings, Subject, huge_pages, mining, who};
 use crate::decode::{Burst, ProcessKey};
 use crate::event::{Address, Process};
 use crate::flow::Flow;
 use track::{Shape, Track};
 
-/// A miner at work: the shape of a pool's flow with a busy processor or GPU, or
-/// registers of the processor that miners tune.
+/// A miner at work: the shape of a pool's flow with a busy processor or GPU, registers of
+/// the processor that miners tune, or huge pages ([`super::huge_pages`]).
 pub static AT_WORK: Detector = Detector {
     name: "miner-process",
     stages: &["at-work"],
-    settings: &[&BUSY, &BUSY_S],
+    settings: &[&BUSY, &BUSY_S, &huge_pages::HUGE],
 };
 
 pub(super) static PUSHES: Setting = Setting {
@@ -63,13 +63,13 @@ pub(super) static VOLUME: Setting = Setting {
     default: 1024,
     about: "bytes a second at most, on average, of both directions: a pool's flow has below 100",
 };
-static BUSY: Setting = Setting {
+pub(super) static BUSY: Setting = Setting {
     name: "busy_percent",
     default: 80,
-    about: "of one processor that the agent's cgroup uses while it has such a flow: a miner takes what it gets, \
-            programs that wait for messages next to nothing",
+    about: "of one processor that the agent's cgroup uses while it has such a flow, or a process while it holds so many \
+            huge pages: a miner takes what it gets, programs that wait for messages next to nothing",
 };
-static BUSY_S: Setting = Setting {
+pub(super) static BUSY_S: Setting = Setting {
     name: "busy_s",
     default: 60,
     about: "seconds over which that is measured",

@@ -134,6 +134,11 @@ fn bodies() -> Vec<Body> {
             name: Some("nvidia1".into()),
             result: "refused",
         }),
+        Body::Sysctl(Sysctl {
+            name: "vm.nr_hugepages".into(),
+            value: "1280".into(),
+            value_truncated: true,
+        }),
         Body::Cgroup(Cgroup {
             action: "entered",
             path: "/x".into(),

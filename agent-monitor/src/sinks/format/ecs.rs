@@ -68,6 +68,7 @@ fn event_fields(event: View<'_>) -> Object {
         },
         "dns" => (&["network"], &["protocol", "info"]),
         "device" => (&["file"], &["access"]),
+        "sysctl" => (&["configuration"], &["change"]),
         _ => (&["host"], &["info"]),
     };
     let outcome = match body.text("result") {
