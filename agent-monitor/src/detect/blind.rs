@@ -46,6 +46,7 @@ pub fn hole(hole: &Hole, process: Option<&Arc<Process>>) -> Finding {
         summary: hole.reason.clone(),
         evidence: vec![hole.reason.clone()],
         time: hole.to,
+        tells_more: false,
     }
 }
 
@@ -75,5 +76,6 @@ pub fn loss(agent: u64, loss: &Loss, time: u64) -> Finding {
             kinds.join(", ")
         )],
         time,
+        tells_more: false,
     }
 }

@@ -147,6 +147,7 @@ impl Holders {
             ],
             process,
             time: holding.time,
+            tells_more: false,
         })
     }
 }
@@ -179,6 +180,7 @@ pub fn reserves(
         ),
         evidence: vec![format!("wrote {number} to {}", sysctl.name)],
         time: now,
+        tells_more: false,
     })
 }
 

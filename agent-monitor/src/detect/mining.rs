@@ -65,8 +65,9 @@ fn is_own_node(flow: &Flow) -> bool {
 }
 
 impl Heard {
-    /// Notes who mines what, and where.
-    fn learn(&mut self, fact: &Fact) {
+    /// Notes who mines what, and where; says whether that was not known.
+    fn learn(&mut self, fact: &Fact) -> bool {
+        let mut news = false;
         let coin = fact.coin.map(str::to_owned);
         for (what, told) in [
             ("coin", coin.as_ref()),
@@ -78,9 +79,10 @@ impl Heard {
             // A wallet tells the coin best.
             let better = what == "coin" && fact.identity.is_some();
             if better || !self.known.contains_key(what) {
-                self.known.insert(what, told.clone());
+                news |= self.known.insert(what, told.clone()).as_ref() != Some(told);
             }
         }
+        news
     }
 
     /// What was heard on this flow proves, together with `fact`.
@@ -156,27 +158,26 @@ impl Mining {
                 ""
             }
         );
-        let stage = match heard.stage(fact, weight) {
-            Some(stage) if heard.stage.is_none_or(|before| before < stage) => stage,
-            Some(_) => {
-                heard.learn(fact);
-                return None;
-            }
-            None => {
+        let proves = heard.stage(fact, weight);
+        let news = heard.learn(fact);
+        let stage = match (proves, heard.stage) {
+            (None, _) => {
                 if heard.held.len() < MAX_HELD {
                     heard.held.push(line);
                 }
-                heard.learn(fact);
                 return None;
             }
+            (Some(stage), before) if before.is_none_or(|before| before < stage) => stage,
+            // Who mines is often said only after the pool has answered.
+            (Some(_), Some(before)) if news => before,
+            (Some(_), _) => return None,
         };
-        heard.stage = Some(stage);
+        let tells_more = heard.stage.replace(stage) == Some(stage);
         let mut evidence = std::mem::take(&mut heard.held);
         evidence.push(line);
         if !shown.is_empty() {
             evidence.push(bytes::hex(shown));
         }
-        heard.learn(fact);
         evidence.extend(
             heard
                 .known
@@ -212,6 +213,7 @@ impl Mining {
             },
             evidence,
             time,
+            tells_more,
         })
     }
 
@@ -337,6 +339,34 @@ mod tests {
         ] {
             assert!(evidence.iter().any(|it| it == line), "{line}: {evidence:?}");
         }
+    }
+
+    /// As in Stratum v1, where the pool answers before the miner says who it is.
+    #[test]
+    fn who_mines_is_told_although_it_is_said_after_the_proof() {
+        let authorize = Fact {
+            identity: Some("bc1qar0srrr7…".to_owned()),
+            ..fact(Initiator, false, Strong)
+        };
+        let said = [
+            fact(Initiator, false, Strong),
+            fact(Responder, true, Strong),
+            authorize.clone(),
+            authorize,
+        ];
+        let mut mining = Mining::default();
+        let found: Vec<_> = said
+            .iter()
+            .filter_map(|fact| mining.message(&Flow::unknown(7), fact, None, 0))
+            .map(|finding| (finding.stage, finding.tells_more, finding.evidence))
+            .collect();
+        let grades: Vec<_> = found.iter().map(|it| (it.0, it.1)).collect();
+        assert_eq!(
+            grades,
+            [(ONE_SIDE, false), (BOTH_SIDES, false), (BOTH_SIDES, true)]
+        );
+        let login = "login: bc1qar0srrr7…".to_owned();
+        assert!(found[2].2.contains(&login), "{found:?}");
     }
 
     #[test]

@@ -102,6 +102,8 @@ pub struct Finding {
     pub summary: String,
     /// The bytes, sizes and times that show it.
     pub evidence: Vec<String>,
+    /// At the stage of an earlier one it says what was not known before, and is told at once.
+    pub tells_more: bool,
     /// Nanoseconds since boot.
     pub time: u64,
 }

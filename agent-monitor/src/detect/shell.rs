@@ -38,5 +38,6 @@ pub fn dialogue(
         summary: format!("{} gives {remote} a shell", who(process)),
         evidence: vec![fact.in_words()],
         time,
+        tells_more: false,
     })
 }

@@ -68,6 +68,7 @@ pub fn recognised(
         summary: format!("{who} uses the tunnel program {tool} with {remote}"),
         evidence,
         time,
+        tells_more: false,
     })
 }
 
@@ -112,6 +113,7 @@ pub fn proxy(
             format!("and was told that it is connected: {}", shown(reply)),
         ],
         time,
+        tells_more: false,
     })
 }
 
@@ -137,6 +139,7 @@ pub fn command_line(
             bytes::text(argument.as_bytes())
         )],
         time,
+        tells_more: false,
     })
 }
 

@@ -99,6 +99,7 @@ pub fn command_line(
             process.argv.join(" ")
         )],
         time,
+        tells_more: false,
     }
 }
 
@@ -153,6 +154,7 @@ pub fn on_wire(
         summary,
         evidence: vec![evidence],
         time,
+        tells_more: false,
     })
 }
 
@@ -234,6 +236,7 @@ pub fn relayed(
         ),
         evidence,
         time,
+        tells_more: false,
     })
 }
 

@@ -91,6 +91,7 @@ impl Followed {
                 is_found: false,
                 protocol: None,
                 server_name: None,
+                leads_to: None,
                 resolved_name: None,
                 fingerprints: Fingerprints::default(),
                 is_ambiguous: false,

@@ -19,7 +19,7 @@ use agent_monitor_common::event::{FlowId, PEER_FLOW};
 
 use crate::decode::{Burst, ProcessKey};
 use crate::event::{Address, Direction, Outcome, Transport};
-use crate::protocol::{Fact, Side, ssh};
+use crate::protocol::{Fact, Side, http, ssh};
 
 pub use followed::Steering;
 pub use table::Table;
@@ -69,6 +69,8 @@ pub struct Flow {
     pub protocol: Option<&'static str>,
     /// The name of the server that is asked for: SNI, Host, or what a proxy is to connect to.
     pub server_name: Option<Arc<str>>,
+    /// What the last proxy is to connect to, if that one was reached through another.
+    pub leads_to: Option<Arc<str>>,
     /// The name for which the agent's resolver answered the other end's address.
     pub resolved_name: Option<Arc<str>>,
     /// What its first messages tell of the programs at both ends.
@@ -113,6 +115,7 @@ impl Flow {
             is_found: false,
             protocol: None,
             server_name: None,
+            leads_to: None,
             resolved_name: None,
             fingerprints: Fingerprints::default(),
             is_ambiguous: false,
@@ -140,7 +143,14 @@ impl Flow {
     /// Keeps what a parser noticed of names and programs; the first of each stays.
     fn learn(&mut self, fact: &Fact) {
         if let Some(name) = fact.server_name() {
-            self.server_name.get_or_insert_with(|| name.into());
+            let is_proxied = matches!(
+                fact,
+                Fact::Socks(_) | Fact::Http(http::Fact::Connect { .. })
+            );
+            let known = self.server_name.get_or_insert_with(|| name.into());
+            if is_proxied && **known != *name {
+                self.leads_to = Some(name.into());
+            }
         }
         let known = &mut self.fingerprints;
         match fact {
@@ -186,6 +196,9 @@ impl Flow {
         let mut words = format!("flow {id}: {} {local} {arrow} {remote}", self.transport);
         if let Some(name) = &self.server_name {
             words += &format!(", asked for as {name}");
+        }
+        if let Some(name) = &self.leads_to {
+            words += &format!(", and through it {name}");
         }
         let known = &self.fingerprints;
         for (what, fingerprint) in [

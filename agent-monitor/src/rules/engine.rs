@@ -32,6 +32,8 @@ pub struct Sighting {
     pub evidence: Vec<String>,
     /// Ids of the events behind it.
     pub events: Vec<Arc<str>>,
+    /// It says what was not known before, though it does not raise the stage.
+    pub tells_more: bool,
 }
 
 /// A set of rules at work.
@@ -148,6 +150,7 @@ impl Engine {
             summary: format!("{}{group}", rule.title),
             evidence: vec![counted(correlation, fired.count)],
             events: fired.events,
+            tells_more: false,
         });
     }
 
@@ -190,6 +193,7 @@ impl Engine {
                 summary: finding.summary.clone(),
                 evidence: finding.evidence.clone(),
                 events: found.events.to_vec(),
+                tells_more: finding.tells_more,
             });
         }
     }
@@ -314,6 +318,7 @@ fn sighting(rule: &Arc<Rule>, stage: usize, event: &Event) -> Sighting {
         summary,
         evidence: evidence(rule, stage, event),
         events: vec![event.id.clone()],
+        tells_more: false,
     }
 }
 

@@ -1,8 +1,8 @@
 //! Sightings of one thing are one incident, which grows.
 //!
 //! A sighting belongs to the incident of its rule and agent that is about one of
-//! its subjects. What raises the stage of evidence is told as a new revision at
-//! once; the rest is counted, and told when the count has doubled. What comes again
+//! its subjects. What raises the stage of evidence, or tells what was not known, is told
+//! as a new revision at once; the rest is counted, and told when the count has doubled. What comes again
 //! after a long quiet is another incident.
 
 use std::collections::{BTreeMap, HashMap};
@@ -193,7 +193,9 @@ impl Incident {
         }
         let (count, at) = self.told;
         let doubled = self.count >= 2 * count && time.0.saturating_sub(at.0) >= MINUTE;
-        if !rises && !doubled {
+        // At a lower stage than that of the incident it is no news.
+        let tells_more = sighting.tells_more && sighting.stage >= self.stage;
+        if !rises && !doubled && !tells_more {
             return None;
         }
         self.told = (self.count, time);
@@ -259,6 +261,7 @@ mod tests {
             summary: "a tunnel".to_owned(),
             evidence: vec![format!("stage {stage}"), "x".repeat(10_000)],
             events: Vec::new(),
+            tells_more: false,
         }
     }
 
@@ -272,6 +275,23 @@ mod tests {
         assert_eq!(first.incident, second.incident);
         assert_eq!((first.revision, second.revision, second.count), (1, 2, 2));
         assert_eq!(take(1, 3), None, "what proves less is only counted");
+    }
+
+    #[test]
+    fn what_was_not_known_is_told_at_once_unless_it_is_of_a_lower_stage() {
+        let mut incidents = Incidents::default();
+        let mut take = |stage, tells_more| {
+            let sighting = Sighting {
+                tells_more,
+                ..sighting(5, stage)
+            };
+            let alert = incidents.take(&sighting, 7, Timestamp(1), "complete");
+            alert.map(|alert| alert.revision)
+        };
+        assert_eq!(take(1, false), Some(1));
+        assert_eq!(take(1, false), None);
+        assert_eq!(take(1, true), Some(2));
+        assert_eq!(take(0, true), None);
     }
 
     #[test]

@@ -150,6 +150,7 @@ fn sample(
             summary: String::new(),
             evidence: Vec::new(),
             time: common.time.0,
+            tells_more: false,
         },
         time: common.time,
         node: common.node,

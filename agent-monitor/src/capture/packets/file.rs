@@ -31,8 +31,8 @@ pub enum Error {
     /// Neither.
     #[error("this is neither a packet capture (pcap, pcapng) nor a recording of agent-monitor")]
     NotACapture,
-    /// The file ends before the packet does.
-    #[error("the capture ends in the middle of packet {0}")]
+    /// The file ends before the packet does, or a length before it is wrong.
+    #[error("the capture ends in the middle of packet {0}, or is damaged there")]
     Cut(u64),
     /// Damage.
     #[error("the capture is damaged at packet {0}")]
@@ -347,7 +347,7 @@ mod tests {
                 _ => {
                     let error = outcome.expect_err("it is cut").to_string();
                     assert!(
-                        error.ends_with(&format!("packet {}", before + 1)),
+                        error.contains(&format!("packet {},", before + 1)),
                         "{error}"
                     );
                 }

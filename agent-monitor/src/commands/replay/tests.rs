@@ -227,3 +227,26 @@ fn what_is_neither_a_recording_nor_a_capture_is_said_to_be_neither() {
     assert!(error.contains("neither a packet capture"), "{error}");
     assert_eq!(seen, []);
 }
+
+#[test]
+fn a_reader_that_has_gone_is_told_from_other_errors_through_json_too() {
+    struct Fails(io::ErrorKind);
+    impl io::Write for Fails {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    for (kind, gone) in [
+        (io::ErrorKind::BrokenPipe, true),
+        (io::ErrorKind::StorageFull, false),
+    ] {
+        let json = serde_json::to_writer(Fails(kind), &1).expect_err("it fails");
+        let plain = Fails(kind).write_all(b"1").expect_err("it fails");
+        for error in [json.into(), plain.into()] {
+            assert_eq!(super::is_broken_pipe(&error), gone, "{error}");
+        }
+    }
+}

@@ -319,6 +319,7 @@ impl DnsTunnels {
             ),
             evidence,
             time: now,
+            tells_more: false,
         })
     }
 }

@@ -198,6 +198,7 @@ impl PoolShapes {
             ),
             evidence: vec![evidence.clone()],
             time: burst.last,
+            tells_more: false,
         };
         let work = self.agents.entry(flow.agent).or_default();
         work.suspect = Some(Suspect {
@@ -275,6 +276,7 @@ impl Work {
             ),
             evidence: vec![suspect.evidence.clone(), why],
             time: now,
+            tells_more: false,
         })
     }
 }
@@ -305,6 +307,7 @@ pub fn registers(
             "opened /dev/{name}, a processor's registers, for writing"
         )],
         time: now,
+        tells_more: false,
     })
 }
 

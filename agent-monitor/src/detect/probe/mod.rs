@@ -459,6 +459,7 @@ impl AgentProbes {
             ),
             evidence,
             time: now,
+            tells_more: false,
         })
     }
 }
@@ -481,5 +482,6 @@ fn asked(
         summary: format!("{} tries the port of {what} at {remote}", who(process)),
         evidence: vec![format!("connect() to {remote}, the port of {what}")],
         time: now,
+        tells_more: false,
     }
 }

@@ -141,12 +141,16 @@ impl Pair {
                 .filter(|other| other.way == way && from <= other.first && other.first <= until)
                 .collect();
             let newest = outside.newest().map_or(0, |other| other.first);
-            if over.is_empty() && newest < until {
+            let opening = self.compared == 0;
+            let run = closest(&over, burst.bytes, opening, way);
+            // A tunnel asks for a channel first, so that there is something before the
+            // request, whose own burst is told of when it is over.
+            let untold = over.is_empty() || (burst.way == Way::Out && run.is_none());
+            if untold && newest < until {
                 return; // not yet
             }
             self.compared += 1;
-            let opening = self.compared == 1;
-            match closest(&over, burst.bytes, opening, way) {
+            match run {
                 Some(run) => {
                     let copied = u32::from(run.begin.begins_like(burst));
                     match burst.way {

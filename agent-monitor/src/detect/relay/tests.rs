@@ -40,6 +40,7 @@ fn flow(cookie: u64, agent: u64, remote: [u8; 4], begun: u64) -> Flow {
         is_found: false,
         protocol: None,
         server_name: None,
+        leads_to: None,
         resolved_name: None,
         fingerprints: crate::flow::Fingerprints::default(),
         is_ambiguous: false,
@@ -106,6 +107,25 @@ fn an_answer_told_of_after_the_inside_flow_closed_still_counts() {
         assert_eq!(risen[0].pair.score.exchanges(), 1);
         assert_eq!(risen[0].inside.remote, Some(address([127, 0, 0, 1])));
     }
+}
+
+/// As SSH has it: a channel is opened and confirmed before the visitor's request comes,
+/// whose burst is told of only when something goes out again.
+#[test]
+fn a_request_whose_burst_is_told_of_late_counts_although_a_channel_was_opened_before() {
+    let mut relays = Relays::default();
+    let outside = outside(1, 1);
+    relays.opened(&outside, |_, _| true);
+    told(&mut relays, &outside, Way::In, 10 * MS, 92);
+    let inside = inside(2, 1, 11 * MS);
+    relays.opened(&inside, |_, _| true);
+    told(&mut relays, &outside, Way::Out, 12 * MS, 44);
+    told(&mut relays, &inside, Way::Out, 14 * MS, 500);
+    told(&mut relays, &inside, Way::In, 15 * MS, 2_000);
+    told(&mut relays, &outside, Way::In, 13 * MS, 540);
+    let risen = told(&mut relays, &outside, Way::Out, 16 * MS, 2_040);
+    assert_eq!(risen.len(), 1);
+    assert_eq!(risen[0].pair.score.unmatched, 0);
 }
 
 #[test]

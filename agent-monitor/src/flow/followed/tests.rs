@@ -369,6 +369,54 @@ fn after_a_hole_lines_are_read_on() {
 }
 
 #[test]
+fn what_follows_a_hole_at_once_may_be_a_message() {
+    let mut rig = Rig::new();
+    rig.at(Way::Out, 0, &SUBSCRIBE[..20]);
+    rig.at(Way::Out, 1000, SUBSCRIBE);
+    rig.now += 600 * MS;
+    rig.at(Way::Out, 1000 + SUBSCRIBE.len() as u32, b"\n");
+    assert!(rig.has("mining.subscribe"), "{:?}", rig.changes);
+}
+
+#[test]
+fn a_name_that_is_asked_for_through_a_proxys_proxy_is_kept_beside_the_first() {
+    let mut rig = Rig::new();
+    rig.say(Way::Out, b"CONNECT proxy.example:1080 HTTP/1.1\r\n\r\n");
+    rig.say(Way::In, b"HTTP/1.1 200 OK\r\n\r\n");
+    rig.say(Way::Out, b"\x05\x01\x00");
+    rig.say(Way::In, b"\x05\x00");
+    rig.say(Way::Out, b"\x05\x01\x00\x03\x0cpool.example\x0d\x05");
+    let words = rig.table.get(FLOW).map(|flow| flow.in_words());
+    let words = words.expect("it is followed");
+    let end = ", asked for as proxy.example, and through it pool.example";
+    assert!(words.ends_with(end), "{words}");
+}
+
+#[test]
+fn bytes_are_wanted_after_a_proxys_handshake_until_something_is_carried() {
+    for handshake in [
+        &[
+            (Way::Out, &b"CONNECT pool.example:3333 HTTP/1.1\r\n\r\n"[..]),
+            (Way::In, b"HTTP/1.1 200 OK\r\n\r\n"),
+        ][..],
+        &[
+            (Way::Out, b"\x05\x01\x00"),
+            (Way::In, b"\x05\x00"),
+            (Way::Out, b"\x05\x01\x00\x03\x0cpool.example\x0d\x05"),
+            (Way::In, b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"),
+        ],
+    ] {
+        let mut rig = Rig::new();
+        for (way, bytes) in handshake {
+            rig.say(*way, bytes);
+        }
+        let stopped = (rig.table.steering.iter())
+            .any(|wish| wish.control.is_some_and(|control| control.head_cap == 0));
+        assert!(!stopped, "{:?}", rig.table.steering);
+    }
+}
+
+#[test]
 fn the_name_of_the_server_is_kept_with_the_flow() {
     let mut rig = Rig::new();
     rig.say(Way::Out, b"CONNECT pool.example:3333 HTTP/1.1\r\n\r\n");

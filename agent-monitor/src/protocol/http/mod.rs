@@ -99,6 +99,8 @@ pub struct Http {
     host: Option<String>,
     mining: stratum::OverHttp,
     carried: Vec<Carried>,
+    /// Something was carried, so that it is for others to say what they want.
+    has_carried: bool,
 }
 
 #[derive(Default)]
@@ -181,13 +183,14 @@ impl Parser for Http {
 
     fn wants(&self) -> Wants {
         match self.mode {
-            Mode::Other => Wants::Nothing,
-            Mode::Unknown => Wants::Bytes,
+            Mode::Other if self.has_carried => Wants::Nothing,
+            Mode::Other | Mode::Unknown => Wants::Bytes,
             Mode::Http | Mode::Frames(_) => Wants::Head,
         }
     }
 
     fn carried(&mut self) -> Vec<Carried> {
+        self.has_carried |= !self.carried.is_empty();
         std::mem::take(&mut self.carried)
     }
 

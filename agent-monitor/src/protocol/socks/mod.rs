@@ -55,6 +55,8 @@ pub struct Socks {
     carried: Vec<Carried>,
     /// What was asked for, and the bytes that said it.
     asked: Option<(Fact, Vec<u8>)>,
+    /// Something was carried, so that it is for others to say what they want.
+    has_carried: bool,
 }
 
 /// What comes next.
@@ -109,12 +111,13 @@ impl Parser for Socks {
 
     fn wants(&self) -> Wants {
         match self.step {
-            Step::Granted => Wants::Nothing,
+            Step::Granted if self.has_carried => Wants::Nothing,
             _ => Wants::Bytes,
         }
     }
 
     fn carried(&mut self) -> Vec<Carried> {
+        self.has_carried |= !self.carried.is_empty();
         std::mem::take(&mut self.carried)
     }
 }

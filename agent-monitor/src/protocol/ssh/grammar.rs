@@ -136,13 +136,14 @@ impl Grammar {
         })
     }
 
-    /// Takes a segment; false once there is nothing more to learn.
-    pub fn segment(&mut self, side: Side, bytes: u32, facts: &mut Vec<Fact>) -> bool {
+    /// Takes what a segment of `of` bytes has after NEWKEYS; false once there is
+    /// nothing more to learn.
+    pub fn segment(&mut self, side: Side, bytes: u32, of: u32, facts: &mut Vec<Fact>) -> bool {
         if bytes == 0 {
             return true;
         }
         if matches!(&self.stage, Stage::Auth(_)) {
-            self.auth(side, bytes);
+            self.auth(side, bytes, of);
             if !matches!(&self.stage, Stage::Flight(_)) {
                 return !matches!(self.stage, Stage::Over);
             }
@@ -168,7 +169,7 @@ impl Grammar {
     }
 
     /// Waits for a segment that is USERAUTH_SUCCESS: no other message before it is as short.
-    fn auth(&mut self, side: Side, bytes: u32) {
+    fn auth(&mut self, side: Side, bytes: u32, of: u32) {
         let whole = self.layout(side).is_whole(bytes);
         let Stage::Auth(auth) = &mut self.stage else {
             return;
@@ -177,17 +178,17 @@ impl Grammar {
             auth.part = false;
         }
         auth.last = Some(side);
-        if !whole && !auth.part && bytes < MAY_BE_PART {
+        if !whole && !auth.part && of < MAY_BE_PART {
             self.stage = Stage::Over;
         } else if auth.success {
             // The segment after it is whole records too, so it was no cut one.
             self.stage = Stage::Flight(Flight::default());
         } else if side == self.client {
             auth.client_spoke = true;
-            auth.part |= bytes >= MAY_BE_PART;
+            auth.part |= of >= MAY_BE_PART;
         } else {
             auth.success = auth.client_spoke && !auth.part && bytes == self.to_client.size(1);
-            auth.part |= bytes >= MAY_BE_PART;
+            auth.part |= of >= MAY_BE_PART;
         }
     }
 

@@ -152,10 +152,10 @@ impl Ssh {
                     self.role_known(client, facts);
                 }
             }
-            Piece::Segment(bytes) => {
+            Piece::Segment { bytes, of } => {
                 if let Sizes::Followed(grammar) = &mut self.sizes {
                     let mut found = Vec::new();
-                    if !grammar.segment(side, bytes, &mut found) {
+                    if !grammar.segment(side, bytes, of, &mut found) {
                         self.sizes = Sizes::Over;
                     }
                     facts.extend(found.into_iter().map(super::Fact::Ssh));

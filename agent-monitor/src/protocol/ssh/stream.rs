@@ -22,8 +22,13 @@ pub(super) enum Piece {
     KexInit(Box<KexInit>),
     /// Another packet in clear, by its message number.
     Message(u8),
-    /// A segment of this many bytes after NEWKEYS.
-    Segment(u32),
+    /// What is after NEWKEYS in a segment.
+    Segment {
+        /// Bytes after NEWKEYS.
+        bytes: u32,
+        /// Bytes of the segment, which may begin before it.
+        of: u32,
+    },
     /// From here on the stream cannot be followed.
     Lost,
 }
@@ -77,7 +82,9 @@ impl Stream {
         match (input, self.phase) {
             (_, Phase::Lost) => {}
             (Input::Bytes(bytes), _) => self.bytes(bytes, pieces),
-            (Input::Skipped(bytes), Phase::Encrypted) => pieces.push(Piece::Segment(bytes)),
+            (Input::Skipped(bytes), Phase::Encrypted) => {
+                pieces.push(Piece::Segment { bytes, of: bytes })
+            }
             (Input::Skipped(bytes), Phase::Packets) if bytes as usize <= self.skip => {
                 self.skip -= bytes as usize;
             }
@@ -86,15 +93,18 @@ impl Stream {
         }
     }
 
-    fn bytes(&mut self, mut rest: &[u8], pieces: &mut Vec<Piece>) {
+    fn bytes(&mut self, segment: &[u8], pieces: &mut Vec<Piece>) {
+        let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let mut rest = segment;
         while !rest.is_empty() {
             rest = match self.phase {
                 Phase::Lines => self.line(rest, pieces),
                 Phase::Packets => self.packet(rest, pieces),
                 Phase::Encrypted => {
-                    pieces.push(Piece::Segment(
-                        u32::try_from(rest.len()).unwrap_or(u32::MAX),
-                    ));
+                    pieces.push(Piece::Segment {
+                        bytes: length(rest),
+                        of: length(segment),
+                    });
                     return;
                 }
                 Phase::Lost => return,

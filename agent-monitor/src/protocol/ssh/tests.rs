@@ -172,6 +172,25 @@ fn session_of(name: &str) -> Option<&'static str> {
     }
 }
 
+/// A path's MSS cuts the segment in which a server's NEWKEYS and what it says next are.
+#[test]
+fn a_segment_that_is_cut_after_newkeys_costs_nothing() {
+    let mut cuts = 0;
+    for (name, segments) in captures() {
+        let newkeys = (segments.iter())
+            .position(|segment| segment.encrypted > 0 && segment.clear.len() >= 536);
+        let Some(at) = newkeys else { continue };
+        let clear = segments[at].clear.len();
+        for after in 1..segments[at].encrypted {
+            let mut cut = segments.clone();
+            cut.splice(at..=at, segments[at].cut(clear + after));
+            assert_eq!(told(&cut), expected(&name), "{name}: {after} after NEWKEYS");
+            cuts += 1;
+        }
+    }
+    assert!(cuts > 100, "{cuts}");
+}
+
 #[test]
 fn tells_a_shells_session_from_a_commands_in_every_capture() {
     for (name, segments) in captures() {

@@ -25,6 +25,8 @@ enum State {
     #[default]
     Start,
     Object,
+    /// Bytes are missing: what follows is a segment's begin, where a message may begin.
+    Hole,
     /// Not an object: up to the line's end.
     Skip,
 }
@@ -84,6 +86,12 @@ impl Lines {
                         None => {}
                     }
                 }
+                State::Hole => {
+                    self.state = match byte {
+                        b'{' => State::Start,
+                        _ => State::Skip,
+                    };
+                }
                 State::Skip => match memchr::memchr(b'\n', rest) {
                     Some(at) => {
                         rest = &rest[at + 1..];
@@ -95,15 +103,15 @@ impl Lines {
         }
     }
 
-    /// Takes note of bytes that are missing: what follows counts from the next
-    /// line on. An object that they cut is handed over as far as it goes.
+    /// Takes note of bytes that are missing: what follows counts if it is an object,
+    /// else from the next line on. An object that they cut is handed over as far as it goes.
     pub fn missing(&mut self, count: u64, take: &mut impl FnMut(&[u8])) {
         self.seen += count;
         if self.state == State::Object {
             take(&self.object);
         }
         self.first = self.first.or(Some(b'{'));
-        self.abandon(State::Skip);
+        self.abandon(State::Hole);
     }
 
     fn abandon(&mut self, state: State) {

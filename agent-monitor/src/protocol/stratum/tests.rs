@@ -372,10 +372,10 @@ fn after_missing_bytes_the_next_line_counts() {
             &mut facts,
         );
         parser.feed(Responder, missing, &mut facts);
-        // Might be the middle of a line.
+        // The middle of a line.
         parser.feed(
             Responder,
-            Input::Bytes(b"{\"method\":\"mining.set\"}\n"),
+            Input::Bytes(b" {\"method\":\"mining.set\"}\n"),
             &mut facts,
         );
         assert!(facts.is_empty());
@@ -385,6 +385,27 @@ fn after_missing_bytes_the_next_line_counts() {
             &mut facts,
         );
         assert_eq!(mining(facts)[0].message, "mining.bye");
+    }
+}
+
+/// Pools and miners begin a segment with each message, of which one may be lost.
+#[test]
+fn after_missing_bytes_an_object_that_follows_at_once_counts() {
+    for missing in [Input::Gap, Input::Skipped(100)] {
+        for cut in 0..20 {
+            let (begin, rest) = b"{\"method\":\"mining.bye\"}\n".split_at(cut);
+            let mut parser = Stratum::default();
+            let mut facts = Vec::new();
+            for input in [
+                Input::Bytes(b"{\"method\":\"mini"),
+                missing,
+                Input::Bytes(begin),
+                Input::Bytes(rest),
+            ] {
+                parser.feed(Responder, input, &mut facts);
+            }
+            assert_eq!(mining(facts)[0].message, "mining.bye", "{cut}");
+        }
     }
 }
 

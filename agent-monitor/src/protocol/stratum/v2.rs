@@ -14,6 +14,8 @@ const SECOND: usize = 234;
 const HEADER: usize = 22;
 /// Of 64 random bytes at least that many differ, but for one time in billions: 57 are expected.
 const DIFFERENT_MIN: usize = 40;
+/// SetupConnection.Success' header: extension 0, message 1, length 6.
+const SUCCESS: [u8; 6] = [0, 0, 1, 6, 0, 0];
 /// Longest SetupConnection: a header of 6, 9 bytes, five strings of 255 and a port.
 const SETUP_MAX: usize = 6 + 9 + 5 * 256 + 2;
 
@@ -23,6 +25,8 @@ pub struct StratumV2 {
     first: Vec<u8>,
     second: usize,
     found: bool,
+    /// What was answered to a SetupConnection in clear, until that is known.
+    answer: Option<Vec<u8>>,
 }
 
 impl Parser for StratumV2 {
@@ -33,6 +37,7 @@ impl Parser for StratumV2 {
         facts: &mut Vec<super::super::Fact>,
     ) -> Answer {
         if self.found {
+            self.answered(side, input, facts);
             return Answer::Found;
         }
         let bytes = match input {
@@ -65,7 +70,10 @@ impl Parser for StratumV2 {
     }
 
     fn wants(&self) -> Wants {
-        Wants::Nothing
+        match self.answer {
+            Some(_) => Wants::Head,
+            None => Wants::Nothing,
+        }
     }
 }
 
@@ -78,6 +86,7 @@ impl StratumV2 {
             Some(Ok(mut meaning)) => {
                 meaning.coin = Some("Bitcoin and its kin");
                 let fact = meaning.into_fact(Side::Initiator, true, &self.first);
+                self.answer = Some(Vec::new());
                 self.tell(fact, facts)
             }
             // No message of this form is as long as the handshake's and random too.
@@ -93,6 +102,29 @@ impl StratumV2 {
         }
     }
 
+    /// Looks at the pool's answer to a SetupConnection in clear.
+    fn answered(&mut self, side: Side, input: Input<'_>, facts: &mut Vec<super::super::Fact>) {
+        let (Some(answer), Side::Responder) = (&mut self.answer, side) else {
+            return;
+        };
+        let Input::Bytes(bytes) = input else {
+            self.answer = None;
+            return;
+        };
+        let missing = SUCCESS.len() - answer.len();
+        answer.extend_from_slice(&bytes[..bytes.len().min(missing)]);
+        if answer.len() < SUCCESS.len() {
+            return;
+        }
+        if *answer == SUCCESS {
+            let said = "SetupConnection.Success";
+            let meaning = Meaning::new(true, Weight::Strong, "stratum-v2", said);
+            let fact = meaning.into_fact(side, true, answer);
+            facts.push(super::super::Fact::Mining(fact));
+        }
+        self.answer = None;
+    }
+
     fn tell(&mut self, fact: Fact, facts: &mut Vec<super::super::Fact>) -> Answer {
         facts.push(super::super::Fact::Mining(fact));
         self.found = true;
@@ -105,7 +137,9 @@ fn is_random(bytes: &[u8]) -> bool {
     for byte in bytes {
         seen[usize::from(*byte)] = true;
     }
-    seen.iter().filter(|seen| **seen).count() >= DIFFERENT_MIN && !is_text(bytes)
+    // A TLS record, whose client's random bytes are as good.
+    let is_tls = bytes.starts_with(&[22, 3]);
+    seen.iter().filter(|seen| **seen).count() >= DIFFERENT_MIN && !is_text(bytes) && !is_tls
 }
 
 fn is_text(bytes: &[u8]) -> bool {
@@ -230,9 +264,10 @@ mod tests {
         let bytes = random(FIRST + SECOND + 40);
         let (first, rest) = bytes.split_at(FIRST);
         let (second, third) = rest.split_at(SECOND);
+        let tls = [&[22, 3, 1][..], &first[3..]].concat();
         let text = [b'x'; FIRST];
         let zeroes = [0x80; FIRST];
-        let cases: [&[(Side, &[u8])]; 6] = [
+        let cases: [&[(Side, &[u8])]; 7] = [
             &[(Initiator, &first[1..]), (Responder, second)],
             &[(Initiator, &bytes[..65])],
             &[(Initiator, first), (Responder, &rest[..235])],
@@ -241,6 +276,7 @@ mod tests {
                 (Responder, &second[1..]),
                 (Initiator, third),
             ],
+            &[(Initiator, &tls)],
             &[(Initiator, &text)],
             &[(Initiator, &zeroes)],
         ];
@@ -271,6 +307,33 @@ mod tests {
             assert_eq!(fact.agent.as_deref(), Some("Maker"));
             assert_eq!(fact.identity.as_deref(), Some("rig-7"));
         }
+    }
+
+    #[test]
+    fn a_pool_that_accepts_setup_connection_in_clear_is_told() {
+        let setup = setup_connection();
+        for cut in 0..SUCCESS.len() {
+            let (a, b) = SUCCESS.split_at(cut);
+            let mut parser = StratumV2::default();
+            let mut facts = Vec::new();
+            for (side, bytes) in [(Initiator, setup.as_slice()), (Responder, a)] {
+                parser.feed(side, Input::Bytes(bytes), &mut facts);
+            }
+            assert_eq!((facts.len(), parser.wants()), (1, Wants::Head), "{cut}");
+            parser.feed(Responder, Input::Bytes(b), &mut facts);
+            let [_, AnyFact::Mining(fact)] = facts.as_slice() else {
+                panic!("{facts:?}");
+            };
+            assert!(fact.from_pool && fact.weight == Weight::Strong);
+            assert_eq!(parser.wants(), Wants::Nothing);
+        }
+        let mut parser = StratumV2::default();
+        let mut facts = Vec::new();
+        // Message 2 is an error.
+        for (side, bytes) in [(Initiator, &setup[..]), (Responder, &[0, 0, 2, 6, 0, 0])] {
+            parser.feed(side, Input::Bytes(bytes), &mut facts);
+        }
+        assert_eq!(facts.len(), 1);
     }
 
     #[test]
