@@ -27,6 +27,7 @@ Examples:
   agent-monitor run --agent 'cgroup:/agents/*'   watch what runs below /agents
   agent-monitor status --wait 10s                wait until it sees everything
   agent-monitor tail                             look on
+  agent-monitor top                              the same at a glance
   agent-monitor replay night.agmr                look back; needs neither root nor a daemon
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 alerts found (replay --fail-on-alert).
@@ -49,6 +50,8 @@ pub enum Command {
     Run(RunArgs),
     /// Show events as they happen
     Tail(TailArgs),
+    /// Show what every agent does at the moment
+    Top(TopArgs),
     /// Show stored alerts, the newest revision of each incident
     Alerts(AlertsArgs),
     /// Show how sinks are doing, and see to what a receiver refused
@@ -227,6 +230,34 @@ pub struct TailArgs {
         help_heading = "Output"
     )]
     pub color: Color,
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub socket: SocketArgs,
+}
+
+/// Arguments of `top`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  agent-monitor top
+  agent-monitor top --agent 'web-*' --interval 5s
+  agent-monitor top | head -20                    one look, in plain text
+
+Keys: arrows or j k to choose, Enter to open an agent or alert, Esc to go back, s to sort, / to
+filter, ? for all of them, q to quit.
+
+When stdout is no terminal, one look is printed after one interval, and that is all.")]
+pub struct TopArgs {
+    /// Only agents whose name or id contains this or, with * ? [ {, matches it; may be repeated
+    #[arg(
+        long = "agent",
+        value_name = "PATTERN",
+        value_parser = check_agent
+    )]
+    pub agents: Vec<String>,
+    /// Ask the daemon this often (500ms, 2s, 1m); rates are of this time
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_interval)]
+    pub interval: Duration,
     /// Where the daemon is.
     #[command(flatten)]
     pub socket: SocketArgs,
@@ -604,6 +635,17 @@ impl From<Color> for anstream::ColorChoice {
             Color::Always => Self::AlwaysAnsi,
             Color::Never => Self::Never,
         }
+    }
+}
+
+/// A length of time that is neither too short for the daemon nor for ever.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    const SHORTEST: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_secs(3600);
+    let interval = parse_duration(text)?;
+    match (SHORTEST..=LONGEST).contains(&interval) {
+        true => Ok(interval),
+        false => Err(format!("{text:?} is not from 100ms to 1h")),
     }
 }
 

@@ -4,6 +4,7 @@
 //! One synchronous chain, the same for what the kernel sends and for a replay.
 
 mod consequence;
+mod now;
 mod work;
 
 use std::collections::{BTreeMap, HashMap};
@@ -104,13 +105,6 @@ impl Pipeline {
         &self.flows
     }
 
-    /// What an agent's flows are at `now`, nanoseconds since boot.
-    pub fn flows_of(&self, agent: u64, now: u64) -> Vec<event::Flow> {
-        let open = self.flows.open_of(agent);
-        let body = open.filter_map(|flow| consequence::flow_now(flow, now));
-        body.collect()
-    }
-
     /// Pairs of flows that are compared.
     pub fn relays(&self) -> &Relays {
         &self.detectors.relays
@@ -182,6 +176,7 @@ impl Pipeline {
         self.holes.remove(&id);
         self.incidents.forget(id);
         self.flows.names.forget(id);
+        self.flows.traffic.forget(id);
         self.detectors.forget(id);
     }
 

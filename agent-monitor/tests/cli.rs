@@ -42,6 +42,9 @@ fn wrong_usage_is_exit_code_2() {
         &["tail", "--min-severity", "bad"],
         &["tail", "--color", "sometimes"],
         &["tail", "--agent", "["],
+        &["top", "--agent", "["],
+        &["top", "--interval", "1ms"],
+        &["top", "--interval", "2h"],
         &["status", "--wait", "soon"],
         &["status", "--output", "xml"],
         &["replay"],
@@ -65,7 +68,7 @@ fn help_and_version_are_on_stdout() {
     assert_eq!(text(&version.get_output().stdout), expected);
     let help = text(&agent_monitor(&["--help"]).success().get_output().stdout);
     for command in [
-        "run", "tail", "status", "doctor", "record", "replay", "rules",
+        "run", "tail", "top", "status", "doctor", "record", "replay", "rules",
     ] {
         assert!(help.contains(&format!("\n  {command} ")), "{help}");
     }
@@ -118,7 +121,12 @@ fn manual_pages_and_completions_need_nothing_but_the_binary() {
 fn without_a_daemon_it_says_how_to_start_one() {
     let dir = tempfile::tempdir().expect("a folder");
     let socket = dir.path().join("none.sock").display().to_string();
-    for args in [&["status"][..], &["tail"], &["status", "--wait", "300ms"]] {
+    for args in [
+        &["status"][..],
+        &["tail"],
+        &["top"],
+        &["status", "--wait", "300ms"],
+    ] {
         let args = [args, &["--socket", &socket]].concat();
         let assert = agent_monitor(&args).code(1);
         let stderr = text(&assert.get_output().stderr);

@@ -30,6 +30,7 @@ pub mod recorder;
 mod root;
 pub mod scenario;
 pub mod services;
+pub mod terminal;
 pub mod traffic;
 pub mod wait;
 pub mod watched;

@@ -56,6 +56,21 @@ s.recv(1)
     .unwrap();
     assert_eq!(flow["remote"], json!({"ip": SERVER, "port": 7003}));
     assert_eq!(flow["direction"], "outbound");
+    let activity: Value = serde_json::from_str(&get(&monitor, "/v1/activity").unwrap()).unwrap();
+    let does = &activity["agents"][0];
+    assert_eq!(does["id"].as_str(), Some(id));
+    assert_eq!(does["flows"], 1);
+    assert!(does["processes"].as_u64() >= Some(1), "{activity:#}");
+    assert!(does["connects"].as_u64() >= Some(1), "{activity:#}");
+    assert!(activity["events"].as_u64() >= Some(2), "{activity:#}");
+    for what in [&flows, &processes] {
+        assert_eq!(
+            list(&monitor, &format!("{what}?n=0")).unwrap(),
+            [Value::Null; 0]
+        );
+        assert!(get(&monitor, &format!("{what}?n=few")).is_err());
+        assert!(get(&monitor, &format!("{what}?m=1")).is_err());
+    }
     let is_client = |it: &Value| it["argv"].to_string().contains("7003");
     let listed = list(&monitor, &processes).unwrap();
     assert!(listed.iter().any(is_client), "{listed:#?}");

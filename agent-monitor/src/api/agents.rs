@@ -1,21 +1,33 @@
-//! What the daemon's main thread knows of one agent at the moment, asked for by the API.
+//! What the daemon's main thread knows of agents at the moment, asked for by the API.
 
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::activity::Activity;
 use crate::event::{Flow, Process};
 
 /// Questions that wait for the main thread, which looks ten times a second at least.
 const WAITING: usize = 16;
 
-/// What is asked of an agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum About {
-    /// Its processes.
-    Processes,
-    /// Its connections and exchanges of datagrams.
-    Flows,
+    /// Processes of an agent.
+    Processes(Of),
+    /// Connections and exchanges of datagrams of an agent.
+    Flows(Of),
+    /// What every agent does, in numbers.
+    Activity,
+}
+
+/// Which agent is asked about, and how much of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Of {
+    /// Its id, as in events.
+    pub agent: String,
+    /// At most so many: the latest.
+    pub most: usize,
 }
 
 /// The answer.
@@ -25,14 +37,14 @@ pub enum Answer {
     Processes(Vec<Arc<Process>>),
     /// Of [`About::Flows`].
     Flows(Vec<Flow>),
+    /// Of [`About::Activity`].
+    Activity(Activity),
 }
 
-/// A question about an agent.
+/// A question, and who asks.
 #[derive(Debug)]
 pub struct Question {
-    /// Its id, as in events.
-    pub agent: String,
-    /// What of it.
+    /// What is asked.
     pub about: About,
     /// Where the answer goes; nothing: there is no such agent.
     pub answer: oneshot::Sender<Option<Answer>>,
@@ -50,14 +62,9 @@ pub fn channel() -> (Asker, mpsc::Receiver<Question>) {
 ///
 /// # Errors
 /// Too many questions wait, or the daemon is going away; a sentence.
-pub(super) async fn ask(
-    asker: &Asker,
-    agent: String,
-    about: About,
-) -> Result<Option<Answer>, &'static str> {
+pub(super) async fn ask(asker: &Asker, about: About) -> Result<Option<Answer>, &'static str> {
     let (sender, answer) = oneshot::channel();
     let question = Question {
-        agent,
         about,
         answer: sender,
     };

@@ -2,10 +2,11 @@
 //!
 //! `GET /v1/events` streams events as NDJSON, `GET /v1/alerts` answers with stored
 //! alerts, `GET /v1/status` with one JSON object, `GET /v1/agents/ID/processes` and
-//! `…/flows` with what an agent has. For root: `POST /v1/rules/reload` has
+//! `…/flows` with what an agent has, `GET /v1/activity` with what all of them do. For root: `POST /v1/rules/reload` has
 //! rules read again, `POST /v1/sinks/NAME/retry` and `…/drop-dead-letters` see to dead
 //! letters. The command line is one client, `curl --unix-socket` another.
 
+pub mod activity;
 pub mod agents;
 pub mod alerts;
 pub mod client;

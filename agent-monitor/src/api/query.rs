@@ -185,13 +185,13 @@ impl Filter {
 /// A pattern for an agent's name or id: a glob when it has one of `*?[{`, else
 /// a part of either.
 #[derive(Clone, Debug)]
-pub(super) enum AgentPattern {
+pub(crate) enum AgentPattern {
     Glob(GlobMatcher),
     Part(String),
 }
 
 impl AgentPattern {
-    pub(super) fn parse(pattern: &str) -> Result<Self, String> {
+    pub(crate) fn parse(pattern: &str) -> Result<Self, String> {
         if pattern.contains(['*', '?', '[', '{']) {
             let glob = Glob::new(pattern).map_err(|error| format!("agent={pattern}: {error}"))?;
             Ok(Self::Glob(glob.compile_matcher()))
@@ -201,7 +201,7 @@ impl AgentPattern {
     }
 
     /// Whether it matches an agent's name or id.
-    pub(super) fn matches(&self, names: [&str; 2]) -> bool {
+    pub(crate) fn matches(&self, names: [&str; 2]) -> bool {
         names.into_iter().any(|text| match self {
             Self::Glob(glob) => glob.is_match(text),
             Self::Part(part) => text.contains(part.as_str()),

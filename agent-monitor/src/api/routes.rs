@@ -12,7 +12,7 @@ use axum::{Extension, Json, Router};
 use futures_util::stream;
 use serde_json::json;
 
-use super::agents::{About, Answer, Asker, ask};
+use super::agents::{About, Answer, Asker, Of, ask};
 use super::alerts::AlertQuery;
 use super::hub::Hub;
 use super::query::EventQuery;
@@ -57,6 +57,7 @@ pub(super) fn admitted(sources: Sources) -> Router {
         .route("/v1/events", get(events))
         .route("/v1/alerts", get(alerts))
         .route("/v1/status", get(status))
+        .route("/v1/activity", get(activity))
         .route("/v1/agents", get(agents))
         .route("/v1/agents/{id}/processes", get(processes))
         .route("/v1/agents/{id}/flows", get(flows))
@@ -66,8 +67,8 @@ pub(super) fn admitted(sources: Sources) -> Router {
         .fallback(|| async {
             refusal(
                 StatusCode::NOT_FOUND,
-                "there are only GET /v1/events, /v1/alerts, /v1/status, /v1/metrics, /v1/agents, \
-                 /v1/agents/ID/processes, /v1/agents/ID/flows and POST \
+                "there are only GET /v1/events, /v1/alerts, /v1/status, /v1/metrics, /v1/activity, \
+                 /v1/agents, /v1/agents/ID/processes, /v1/agents/ID/flows and POST \
                  /v1/rules/reload, /v1/sinks/NAME/retry, /v1/sinks/NAME/drop-dead-letters",
             )
         })
@@ -87,21 +88,61 @@ async fn agents(State(sources): State<Sources>) -> Json<Vec<AgentStatus>> {
     Json((sources.status)().agents)
 }
 
-async fn processes(State(sources): State<Sources>, Path(id): Path<String>) -> Response {
-    of_agent(&sources, id, About::Processes).await
+async fn activity(State(sources): State<Sources>) -> Response {
+    answer(&sources, About::Activity).await
 }
 
-async fn flows(State(sources): State<Sources>, Path(id): Path<String>) -> Response {
-    of_agent(&sources, id, About::Flows).await
+async fn processes(
+    State(sources): State<Sources>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    of_agent(&sources, id, query, About::Processes).await
 }
 
-async fn of_agent(sources: &Sources, id: String, about: About) -> Response {
-    match ask(&sources.asker, id.clone(), about).await {
+async fn flows(
+    State(sources): State<Sources>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    of_agent(&sources, id, query, About::Flows).await
+}
+
+async fn of_agent(
+    sources: &Sources,
+    agent: String,
+    query: Option<String>,
+    about: fn(Of) -> About,
+) -> Response {
+    match most(&query.unwrap_or_default()) {
+        Ok(most) => answer(sources, about(Of { agent, most })).await,
+        Err(sentence) => refusal(StatusCode::BAD_REQUEST, &sentence),
+    }
+}
+
+/// How many are asked for: all, unless the query says `n`.
+fn most(query: &str) -> Result<usize, String> {
+    let mut most = usize::MAX;
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "n" => {
+                let n = value.parse();
+                most = n.map_err(|_| format!("n={value} is not a number"))?;
+            }
+            _ => return Err(format!("{name} is not known here; known is n")),
+        }
+    }
+    Ok(most)
+}
+
+async fn answer(sources: &Sources, about: About) -> Response {
+    match ask(&sources.asker, about).await {
         Ok(Some(Answer::Processes(processes))) => Json(processes).into_response(),
         Ok(Some(Answer::Flows(flows))) => Json(flows).into_response(),
+        Ok(Some(Answer::Activity(activity))) => Json(activity).into_response(),
         Ok(None) => {
-            let sentence = format!("there is no agent with the id {id:?}: see /v1/agents");
-            refusal(StatusCode::NOT_FOUND, &sentence)
+            let sentence = "there is no agent with this id: see /v1/agents";
+            refusal(StatusCode::NOT_FOUND, sentence)
         }
         Err(sentence) => refusal(StatusCode::SERVICE_UNAVAILABLE, sentence),
     }

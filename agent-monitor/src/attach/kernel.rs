@@ -291,17 +291,10 @@ impl Kernel {
         Ok(())
     }
 
-    /// Ids of the processes that the kernel side knows as the agent's.
-    pub fn processes_of(&self, agent: u64) -> Vec<u32> {
+    /// Every process that the kernel side knows as an agent's, with what it knows of it.
+    pub fn processes(&self) -> impl Iterator<Item = (u32, Task)> {
         let tasks = self.tasks.iter().filter_map(Result::ok);
-        let of = tasks.filter(|(_, task)| task.0.agent == agent);
-        of.map(|(pid, _)| pid).collect()
-    }
-
-    /// Every process that the kernel side knows as an agent's, with that agent.
-    pub fn processes(&self) -> Vec<(u32, u64)> {
-        let tasks = self.tasks.iter().filter_map(Result::ok);
-        tasks.map(|(pid, task)| (pid, task.0.agent)).collect()
+        tasks.map(|(pid, task)| (pid, task.0))
     }
 
     /// Has a process of an agent remembered that was there before the watch;

@@ -22,6 +22,7 @@ mod sinks;
 mod status;
 mod table;
 mod tail;
+mod top;
 mod watch;
 
 /// Runs what was typed. An error is shown on stderr and is exit code 1.
@@ -29,6 +30,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Tail(args) => tail::run(args),
+        Command::Top(args) => top::run(args),
         Command::Alerts(args) => alerts::run(&args),
         Command::Sinks(args) => sinks::run(&args),
         Command::Status(args) => status::run(args),

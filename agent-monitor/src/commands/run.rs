@@ -237,7 +237,7 @@ fn watch_agents(
         }
         live.step(&mut events)?;
         while let Ok(question) = questions.try_recv() {
-            let answer = live.answer(&question.agent, question.about);
+            let answer = live.answer(&question.about);
             // Who asked may be gone.
             let _ = question.answer.send(answer);
         }

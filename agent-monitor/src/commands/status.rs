@@ -74,7 +74,8 @@ async fn wait(socket: &Path, limit: Duration) -> anyhow::Result<Status> {
     }
 }
 
-fn word(state: State) -> &'static str {
+/// How far the daemon is, in a word.
+pub(super) fn word(state: State) -> &'static str {
     match state {
         State::Attaching => "attaching",
         State::Attached => "attached",

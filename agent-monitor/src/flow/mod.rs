@@ -12,6 +12,7 @@ mod handshake;
 pub mod names;
 pub mod stream;
 pub mod table;
+mod traffic;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ use crate::protocol::{Fact, Side, http, ssh};
 
 pub use followed::Steering;
 pub use table::Table;
+pub use traffic::Traffic;
 
 /// Fingerprints of the programs that speak on a flow, as hexadecimal texts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -2,9 +2,11 @@
 //! flows lose those that were quiet longest, and that is counted.
 
 mod datagrams;
+mod eviction;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use agent_monitor_common::event::{FlowId, HEAD_OF_LISTENER};
 use super::followed::{Followed, Steering, index};
 use super::handshake::Handshakes;
 use super::names::Names;
-use super::{Change, Flow};
+use super::{Change, Flow, Traffic};
 use crate::decode::{Body, Burst, Connect, Datagram, Head, Record, Way};
 use crate::event::{Address, Direction, Outcome, Transport};
 
@@ -55,6 +57,8 @@ pub struct Table {
     holding: VecDeque<FlowId>,
     /// What agents' resolvers answered.
     pub names: Names,
+    /// Bytes that agents have moved.
+    pub traffic: Traffic,
     /// Wishes for the kernel since they were last taken.
     pub steering: Vec<Steering>,
     /// Flows, and first bytes of flows, dropped because a table was full.
@@ -84,10 +88,25 @@ impl Table {
         self.len() == 0
     }
 
-    /// The flows of an agent that have not ended.
-    pub fn open_of(&self, agent: u64) -> impl Iterator<Item = &Flow> {
-        let flows = self.flows.values().map(|followed| &followed.flow);
-        flows.filter(move |flow| flow.agent == agent && flow.closed.is_none())
+    /// The flows of an agent that have not ended; of more than `most` those of which
+    /// something was told last.
+    pub fn open_of(&self, agent: u64, most: usize) -> impl Iterator<Item = &Flow> {
+        let open = self.flows.values().filter(|it| !it.is_closed());
+        let mut open: Vec<_> = open.filter(|it| it.flow.agent == agent).collect();
+        if open.len() > most {
+            open.select_nth_unstable_by_key(most, |it| Reverse(it.last));
+            open.truncate(most);
+        }
+        open.into_iter().map(|followed| &followed.flow)
+    }
+
+    /// How many flows of each agent have not ended.
+    pub fn open(&self) -> HashMap<u64, u64> {
+        let mut open = HashMap::new();
+        for followed in self.flows.values().filter(|it| !it.is_closed()) {
+            *open.entry(followed.flow.agent).or_default() += 1;
+        }
+        open
     }
 
     /// Flows dropped because a table was full, by agent: (agent, flows). An
@@ -186,7 +205,7 @@ impl Table {
                 let flow = &mut followed.flow;
                 flow.local.get_or_insert(end.local);
                 flow.remote.get_or_insert(end.remote);
-                flow.bytes = end.bytes;
+                let before = std::mem::replace(&mut flow.bytes, end.bytes);
                 flow.packets = end.packets;
                 flow.retransmits = end.retransmits;
                 flow.rtt_us = end.rtt_us;
@@ -196,6 +215,9 @@ impl Table {
                     Outcome::Abandoned if !failed => Outcome::Established,
                     result => result,
                 };
+                if let Some(followed) = self.flows.get(&end.flow) {
+                    self.traffic.add(&followed.flow, before);
+                }
                 self.end(record, end.flow, result, failed, &mut changed);
             }
             Body::Unstarted { flow, result } => {
@@ -438,8 +460,10 @@ impl Table {
         let flow = &mut followed.flow;
         if !is_closed {
             let way = index(burst.way);
+            let before = flow.bytes;
             flow.bytes[way] = flow.bytes[way].max(burst.offset.saturating_add(burst.bytes));
             flow.packets[way] += u64::from(burst.packets);
+            self.traffic.add(flow, before);
         }
         changed(flow, Change::Burst(burst.clone()));
         if !is_closed {
@@ -464,81 +488,6 @@ impl Table {
         };
         followed.last = record.time;
         (!followed.is_closed()).then_some(followed)
-    }
-
-    /// Forgets flows that will never be told to be over.
-    fn forget_quiet(&mut self, now: u64, changed: &mut impl FnMut(&Flow, Change)) {
-        let quiet: Vec<(FlowId, bool)> = self
-            .flows
-            .iter()
-            .filter(|(_, followed)| followed.is_forgotten(now))
-            .map(|(id, followed)| (*id, followed.flow.is_datagrams))
-            .collect();
-        for (id, is_datagrams) in quiet {
-            if is_datagrams {
-                self.end_datagrams(id, now, changed);
-            } else {
-                self.drop_live(id, changed);
-            }
-        }
-    }
-
-    /// Drops what was quiet longest of the agents that have most flows.
-    fn evict(&mut self, now: u64, changed: &mut impl FnMut(&Flow, Change)) {
-        let mut by_agent: BTreeMap<u64, Vec<(bool, u64, FlowId)>> = BTreeMap::new();
-        for (id, followed) in self.flows.iter().filter(|(_, flow)| !flow.is_closed()) {
-            let held = by_agent.entry(followed.flow.agent).or_default();
-            // Datagrams go first: to send them to many costs nothing, and must not
-            // make a quiet tunnel be forgotten.
-            held.push((!followed.flow.is_datagrams, followed.last, *id));
-        }
-        // The most flows an agent may keep so that enough go.
-        let over = |keep: usize| -> usize {
-            let held = by_agent.values();
-            held.map(|held| held.len().saturating_sub(keep)).sum()
-        };
-        let (mut low, mut high) = (0, MAX_FLOWS);
-        while low < high {
-            let middle = (low + high).div_ceil(2);
-            if over(middle) >= EVICT {
-                low = middle;
-            } else {
-                high = middle - 1;
-            }
-        }
-        for (agent, mut held) in by_agent {
-            held.sort_unstable();
-            let dropped = held.len().saturating_sub(low);
-            let mut lost = 0;
-            for (_, _, id) in held.into_iter().take(dropped) {
-                // What was due to be forgotten is no loss.
-                let flow = self.flows.get(&id);
-                lost += u64::from(flow.is_some_and(|flow| !flow.is_forgotten(now)));
-                self.drop_live(id, changed);
-            }
-            self.count(agent, lost);
-        }
-    }
-
-    fn count(&mut self, agent: u64, evicted: u64) {
-        if evicted == 0 {
-            return;
-        }
-        self.evicted += evicted;
-        let known = self.evicted_of.contains_key(&agent);
-        let room = known || self.evicted_of.len() < MAX_COUNTED;
-        *self
-            .evicted_of
-            .entry(if room { agent } else { 0 })
-            .or_default() += evicted;
-    }
-
-    fn drop_live(&mut self, id: FlowId, changed: &mut impl FnMut(&Flow, Change)) {
-        self.release(id);
-        if let Some(mut followed) = self.flows.remove(&id) {
-            followed.flush(changed);
-            changed(&followed.flow, Change::Evicted);
-        }
     }
 
     /// Keeps a closed flow for its last burst.

@@ -30,7 +30,8 @@ impl Live {
         if self.holders.left.is_empty()
             && (self.pipeline.follows_holder(None) || self.holders.pages.in_use() >= many)
         {
-            self.holders.left = self.kernel.processes();
+            let all = self.kernel.processes();
+            self.holders.left = all.map(|(pid, task)| (pid, task.agent)).collect();
         }
         let rest = self.holders.left.len().saturating_sub(AT_ONCE);
         for (pid, agent) in self.holders.left.split_off(rest) {

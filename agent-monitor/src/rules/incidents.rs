@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::engine::Sighting;
 use super::rule::Rule;
 use crate::detect::Subject;
-use crate::event::{Alert, Timestamp};
+use crate::event::{Alert, Severity, Timestamp};
 
 /// Incidents that can grow at once; the one that was quiet longest is closed.
 const MAX_INCIDENTS: usize = 4_096;
@@ -113,6 +113,18 @@ impl Incidents {
     /// Forgets an agent that is gone; its incidents stay until they are quiet.
     pub fn forget(&mut self, agent: u64) {
         self.new.remove(&agent);
+    }
+
+    /// What can still grow, by agent and severity.
+    pub fn by_severity(&self) -> HashMap<u64, BTreeMap<Severity, u64>> {
+        let mut agents: HashMap<u64, BTreeMap<_, _>> = HashMap::new();
+        for incident in &self.open {
+            if let Some(stage) = incident.rule.stages.get(incident.stage) {
+                let severities = agents.entry(incident.agent).or_default();
+                *severities.entry(stage.severity).or_default() += 1;
+            }
+        }
+        agents
     }
 
     fn close_quietest(&mut self) {
@@ -331,6 +343,17 @@ mod tests {
         let evidence = alert.expect("it rises").evidence;
         assert_eq!(evidence.len(), MAX_EVIDENCE);
         assert!(evidence.contains(&"stage 2".to_owned()), "{evidence:?}");
+    }
+
+    #[test]
+    fn incidents_are_counted_by_agent_and_severity_as_they_are_now() {
+        let mut incidents = Incidents::default();
+        for (agent, pid, stage) in [(7, 5, 0), (7, 6, 1), (7, 5, 2), (8, 5, 1)] {
+            incidents.take(&sighting(pid, stage), agent, Timestamp(1), "complete");
+        }
+        let seven = [(Severity::High, 1), (Severity::Critical, 1)].into();
+        let eight = [(Severity::High, 1)].into();
+        assert_eq!(incidents.by_severity(), [(7, seven), (8, eight)].into());
     }
 
     #[test]

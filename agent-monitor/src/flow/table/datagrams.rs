@@ -84,8 +84,10 @@ impl Table {
         }
         let way = index(part.way);
         let (seen, bytes) = datagrams.seen[way];
+        let before = flow.bytes;
         flow.packets[way] = flow.packets[way].max(seen);
         flow.bytes[way] = flow.bytes[way].max(bytes);
+        self.traffic.add(flow, before);
         if datagrams.wants_all() && !followed.steered {
             followed.steered = true;
             self.steering.push(Steering {
@@ -113,9 +115,13 @@ impl Table {
         followed.told[way].1 += burst.bytes;
         let (packets, bytes) = followed.told[way];
         let flow = &mut followed.flow;
+        let before = flow.bytes;
         flow.packets[way] = flow.packets[way].max(packets);
         flow.bytes[way] = flow.bytes[way].max(bytes);
         changed(flow, Change::Burst(burst.clone()));
+        if let Some(followed) = self.flows.get(&burst.flow) {
+            self.traffic.add(&followed.flow, before);
+        }
     }
 
     /// A socket is connected anew: what it was connected to before is over.

@@ -346,3 +346,79 @@ fn data_of_the_handshake_is_the_begin_of_the_accepted_flow() {
     );
     assert_eq!(table.len(), 1, "the listener is no flow");
 }
+
+#[test]
+fn what_agents_move_is_counted_once_with_flows_that_have_ended() {
+    let mut table = Table::default();
+    let bytes = |way, offset, bytes| {
+        Body::Burst(Burst {
+            flow: id(1),
+            way,
+            first: 0,
+            last: 0,
+            bytes,
+            offset,
+            packets: 1,
+            data: Bytes::new(),
+        })
+    };
+    for body in [
+        opened(1),
+        bytes(Way::Out, 0, 10),
+        bytes(Way::In, 0, 3),
+        // Between the two one was lost: the place tells.
+        bytes(Way::Out, 15, 2),
+    ] {
+        apply(&mut table, &record(0, 7, body));
+    }
+    assert_eq!(table.traffic.of(7), [17, 3]);
+    apply(&mut table, &record(1, 7, closed(1)));
+    assert_eq!(table.traffic.of(7), [20, 3]);
+    // The last burst, told of after the end.
+    apply(&mut table, &record(2, 7, bytes(Way::Out, 17, 3)));
+    assert_eq!(table.traffic.of(7), [20, 3]);
+    assert_eq!(table.traffic.of(8), [0, 0]);
+    table.traffic.forget(7);
+    assert_eq!(table.traffic.of(7), [0, 0]);
+}
+
+#[test]
+fn what_a_flow_had_moved_before_it_was_seen_is_no_traffic_of_now() {
+    let mut table = Table::default();
+    let bytes = |offset| {
+        Body::Burst(Burst {
+            flow: id(1),
+            way: Way::Out,
+            first: 0,
+            last: 0,
+            bytes: 10,
+            offset,
+            packets: 1,
+            data: Bytes::new(),
+        })
+    };
+    apply(&mut table, &record(0, 7, bytes(1_000_000)));
+    assert_eq!(table.traffic.of(7), [0, 0]);
+    apply(&mut table, &record(0, 7, bytes(1_000_010)));
+    assert_eq!(table.traffic.of(7), [10, 0]);
+}
+
+#[test]
+fn the_flows_of_which_something_was_told_last_are_given_where_all_are_too_many() {
+    let mut table = Table::default();
+    for flow in 1..=5 {
+        apply(&mut table, &record(flow, 7, opened(flow)));
+    }
+    apply(&mut table, &record(6, 7, burst(2)));
+    apply(&mut table, &record(6, 8, opened(9)));
+    apply(&mut table, &record(7, 7, closed(5)));
+    let ids = |most| {
+        let mut ids: Vec<u64> = table.open_of(7, most).map(|flow| flow.id.cookie).collect();
+        ids.sort_unstable();
+        ids
+    };
+    assert_eq!(ids(usize::MAX), [1, 2, 3, 4]);
+    assert_eq!(ids(2), [2, 4]);
+    assert_eq!(ids(0), [0; 0]);
+    assert_eq!(table.open(), [(7, 4), (8, 1)].into());
+}
