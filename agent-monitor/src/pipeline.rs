@@ -274,6 +274,12 @@ impl Pipeline {
         if let Some(finding) = tool {
             self.find(&finding, std::slice::from_ref(&id), out);
         }
+        let by_key = |key| self.processes.get(key);
+        let shells = &mut self.detectors.shells;
+        let shell = shells.exec(record.agent, &process, record.process, record.time, by_key);
+        if let Some(finding) = shell {
+            self.find(&finding, std::slice::from_ref(&id), out);
+        }
         let forward = ssh_command::remote_forward(&exec.argv)
             .or_else(|| ssh_command::remote_forward_of(&exec.exe, &exec.argv));
         if let Some(forward) = forward {

@@ -24,6 +24,7 @@ pub mod leftovers;
 pub mod monitor;
 pub mod netns;
 pub mod node;
+pub mod pairs;
 pub mod paths;
 pub mod process;
 pub mod recorder;

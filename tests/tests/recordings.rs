@@ -5,6 +5,20 @@ use std::path::PathBuf;
 use agent_monitor::commands::replay::replay;
 use agent_monitor::event::{Body, Confidence, Severity};
 use agent_monitor::flow::address::is_inside;
+use agent_monitor_tests::pairs::pairs;
+
+/// Honest agents that have connections inside and outside at the same time.
+const HONEST: &[&str] = &[
+    "ssh_local_forward",
+    "ssh_dynamic_forward",
+    "llm_harness",
+    "llm_harness_stateful",
+    "http_forward_proxy",
+    "port_forward",
+    "db_app",
+    "package_mirror",
+    "peer_fan_out",
+];
 
 fn recording(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -148,16 +162,23 @@ fn a_relay_s_alert_names_the_events_of_both_its_flows() {
 
 #[test]
 fn what_only_resembles_a_relay_raises_nothing() {
-    for name in [
-        "ssh_local_forward",
-        "ssh_dynamic_forward",
-        "llm_harness",
-        "http_forward_proxy",
-        "port_forward",
-        "db_app",
-        "peer_fan_out",
-    ] {
+    for name in HONEST {
         assert_eq!(alerts(name), told(&[]), "{name}");
+    }
+}
+
+/// What the threshold of two exchanges stands on; one is chance, and happens.
+#[test]
+fn no_two_connections_of_an_honest_agent_match_twice() {
+    let exchanges = |name: &str| {
+        let pairs = pairs(&recording(name)).expect("the recording is whole");
+        pairs.iter().map(|pair| pair.score.exchanges()).max()
+    };
+    for name in HONEST {
+        assert!(exchanges(name).unwrap_or_default() < 2, "{name}");
+    }
+    for name in ["ssh_reverse_tunnel_with_traffic", "tls_relay"] {
+        assert!(exchanges(name).unwrap_or_default() >= 4, "{name}");
     }
 }
 

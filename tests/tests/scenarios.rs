@@ -68,6 +68,9 @@ const EXPECTED: &[(&str, &[Incident])] = &[
     ("reverse_shell_perl", &[SHELL]),
     ("reverse_shell_socat", &[SHELL]),
     ("reverse_shell_socat_pty", &[SHELL]),
+    ("reverse_shell_nc", &[SHELL]),
+    ("reverse_shell_busybox", &[SHELL]),
+    ("reverse_shell_ncat", &[SHELL]),
     ("reverse_shell_pipes", &[SHELL]),
     ("internal_scan", &[PROBE]),
     ("peer_fan_out", &[]),
@@ -149,7 +152,8 @@ scenarios! {
     tls_relay tls_relay_multiplexed port_forward
     stratum_bitcoin stratum_monero monero_one_byte_writes stratum_third_party
     reverse_shell_bash reverse_shell_python reverse_shell_python_pty reverse_shell_perl
-    reverse_shell_socat reverse_shell_socat_pty reverse_shell_pipes
+    reverse_shell_socat reverse_shell_socat_pty
+    reverse_shell_nc reverse_shell_busybox reverse_shell_ncat reverse_shell_pipes
     internal_scan peer_fan_out
     llm_harness llm_harness_stateful http_forward_proxy db_app package_mirror mcp ordinary_work;
     docker: ssh_reverse_tunnel_with_traffic stratum_monero ordinary_work

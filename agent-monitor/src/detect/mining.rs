@@ -147,17 +147,16 @@ impl Mining {
         };
         let shown = &fact.bytes[..fact.bytes.len().min(MAX_PAYLOAD - heard.shown)];
         heard.shown += shown.len();
-        let line = format!(
-            "{speaker} said {} ({}): {}{}",
-            fact.message,
-            fact.dialect,
-            bytes::text(shown),
-            if shown.len() < fact.bytes.len() {
+        let mut line = format!("{speaker} said {} ({})", fact.message, fact.dialect);
+        // Of ciphertext nothing is shown.
+        if !fact.bytes.is_empty() {
+            let more = if shown.len() < fact.bytes.len() {
                 "…"
             } else {
                 ""
-            }
-        );
+            };
+            line += &format!(": {}{more}", bytes::text(shown));
+        }
         let proves = heard.stage(fact, weight);
         let news = heard.learn(fact);
         let stage = match (proves, heard.stage) {

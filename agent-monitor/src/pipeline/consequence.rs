@@ -12,7 +12,8 @@ use crate::detect::mining::{self, Mining};
 use crate::detect::pool_shape::{self, PoolShapes};
 use crate::detect::probe::Probes;
 use crate::detect::relay::{Relays, Risen};
-use crate::detect::{Finding, probe, shell, tool, tunnel};
+use crate::detect::shell::Shells;
+use crate::detect::{Finding, probe, tool, tunnel};
 use crate::enrich::process::Processes;
 use crate::event::{self, Agent, Direction, FlowState, Outcome, Process};
 use crate::flow::{self, Change, Flow};
@@ -31,6 +32,7 @@ pub(super) struct Detectors {
     pub dns: DnsTunnels,
     pub pools: PoolShapes,
     pub holders: Holders,
+    pub shells: Shells,
 }
 
 impl Detectors {
@@ -41,6 +43,7 @@ impl Detectors {
         self.dns.forget(agent);
         self.pools.forget_agent(agent);
         self.holders.forget_agent(agent);
+        self.shells.forget_agent(agent);
     }
 
     /// Judges by the numbers that these rules set from now on.
@@ -90,6 +93,7 @@ pub(super) fn consequence(
         probes,
         dns,
         pools,
+        shells,
         ..
     } = detectors;
     let Around {
@@ -161,7 +165,7 @@ pub(super) fn consequence(
                 Fact::Dns(_) => None,
                 Fact::Mining(fact) => mining.message(flow, fact, process.clone(), record.time),
                 Fact::Ssh(fact) => tunnel::on_wire(flow, fact, process.as_ref(), record.time),
-                Fact::Shell(fact) => shell::dialogue(flow, fact, process.as_ref(), record.time),
+                Fact::Shell(fact) => shells.fact(flow, fact, process.as_ref(), record.time),
                 Fact::Proxy(granted) => tool::proxy(flow, granted, process.as_ref(), record.time),
                 Fact::Http(_) | Fact::Socks(_) | Fact::Tls(_) | Fact::Tool(_) => None,
             });
@@ -186,6 +190,7 @@ pub(super) fn consequence(
             relays.closed(flow, record.time);
             mining.closed(flow.id);
             pools.forget(flow);
+            shells.closed(flow.agent, flow.id);
             let failed = matches!(change, Change::Failed);
             let state = if failed {
                 FlowState::Failed
@@ -198,6 +203,7 @@ pub(super) fn consequence(
             relays.forget(flow);
             mining.closed(flow.id);
             pools.forget(flow);
+            shells.closed(flow.agent, flow.id);
             None
         }
     };

@@ -233,7 +233,7 @@ impl Fact {
             Self::Http(fact) => Some(fact.in_words()),
             Self::Socks(fact) => Some(fact.in_words()),
             Self::Proxy(granted) => Some(granted.in_words()),
-            Self::Shell(fact) => Some(fact.in_words()),
+            Self::Shell(fact) => fact.in_words(),
             Self::Tls(fact) => Some(fact.in_words()),
             Self::Tool(fact) => Some(fact.in_words()),
         }

@@ -1,29 +1,44 @@
 //! A shell at the end that began the flow: it sends a prompt, takes a line, sends
 //! what comes of it, and a prompt again. That is what is seen of a reverse shell
 //! whose program has a terminal or a pipe for its input, so that no socket shows
-//! when it is started.
+//! when it is started. One that is not interactive sends no prompt: the lines that it
+//! is sent are told of, for who sees what is run then.
 
 use super::{Answer, Fact as AnyFact, Input, Parser, Side, Wants};
 
 /// Bytes of each side that are looked at until a prompt has come.
 const LOOKED_AT: usize = 2_048;
+/// The same of who began it, once it was sent a line: what commands give may be long.
+/// No more than the kernel sends of each flow.
+const ANSWERED: usize = 4 * LOOKED_AT;
 /// Longest prompt.
 const PROMPT_MAX: usize = 120;
+/// Longest line that is told of; longer ones are no commands that somebody types.
+const LINE_MAX: usize = 256;
 
-/// Somebody else has a shell of this end.
+/// What is seen of a shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fact {
-    /// The prompt.
-    pub prompt: String,
-    /// The first line that it was given.
-    pub line: String,
+pub enum Fact {
+    /// Somebody else has a shell of the end that began the flow.
+    Dialogue {
+        /// The prompt.
+        prompt: String,
+        /// The first line that it was given.
+        line: String,
+    },
+    /// The end that began the flow was sent a line of text.
+    Line(String),
 }
 
 impl Fact {
-    /// The fact in a few words.
-    pub fn in_words(&self) -> String {
-        let Self { prompt, line } = self;
-        format!("the shell of who began it: after {prompt:?} it was told {line:?}")
+    /// The fact in a few words, if it says something by itself.
+    pub fn in_words(&self) -> Option<String> {
+        match self {
+            Self::Dialogue { prompt, line } => Some(format!(
+                "the shell of who began it: after {prompt:?} it was told {line:?}"
+            )),
+            Self::Line(_) => None,
+        }
     }
 }
 
@@ -41,10 +56,16 @@ enum Stage {
 pub struct Shell {
     stage: Stage,
     seen: [usize; 2],
+    /// The first line of who began it has ended.
+    is_begun: bool,
     /// The last line of who began it, not ended yet.
     last: Vec<u8>,
     prompt: Vec<u8>,
     line: Vec<u8>,
+    /// What it was sent of a line so far; nothing when that was too long for one.
+    sent: Option<Vec<u8>>,
+    /// It was sent a line.
+    is_sent: bool,
 }
 
 impl Default for Shell {
@@ -52,9 +73,12 @@ impl Default for Shell {
         Self {
             stage: Stage::Start,
             seen: [0; 2],
+            is_begun: false,
             last: Vec::new(),
             prompt: Vec::new(),
             line: Vec::new(),
+            sent: Some(Vec::new()),
+            is_sent: false,
         }
     }
 }
@@ -64,7 +88,7 @@ impl Parser for Shell {
         match (input, side) {
             _ if self.stage == Stage::Found => Answer::Found,
             (Input::Bytes(bytes), Side::Initiator) => self.says(bytes, facts),
-            (Input::Bytes(bytes), Side::Responder) => self.is_told(bytes),
+            (Input::Bytes(bytes), Side::Responder) => self.is_told(bytes, facts),
             (Input::Skipped(0), _) => Answer::NeedMore,
             (Input::Skipped(_) | Input::Gap, _) => Answer::NotThis,
         }
@@ -77,11 +101,19 @@ impl Parser for Shell {
 
 impl Shell {
     fn says(&mut self, bytes: &[u8], facts: &mut Vec<AnyFact>) -> Answer {
-        // What begins a request is no shell's; most flows end here.
-        let is_first = self.seen[0] == 0;
-        let is_request = bytes.windows(6).any(|it| it == b"HTTP/1") || bytes.starts_with(b"{");
-        if !is_text(bytes) || (is_first && is_request) || self.is_over(0, bytes.len()) {
+        if !is_text(bytes) || self.is_over(0, bytes.len()) {
             return Answer::NotThis;
+        }
+        let line_end = bytes.iter().position(|byte| *byte == b'\n');
+        if !self.is_begun {
+            // What begins a request is no shell's; most flows end here.
+            let line = &bytes[..line_end.unwrap_or(bytes.len())];
+            self.last.extend_from_slice(line);
+            if self.last.windows(6).any(|it| it == b"HTTP/1") || self.last.starts_with(b"{") {
+                return Answer::NotThis;
+            }
+            self.last.truncate(self.last.len() - line.len());
+            self.is_begun = line_end.is_some();
         }
         match bytes.iter().rposition(|byte| *byte == b'\n') {
             Some(end) => self.last = bytes[end + 1..].to_vec(),
@@ -99,7 +131,7 @@ impl Shell {
             Stage::Told if shown[shown.len() - 2..] == self.prompt[self.prompt.len() - 2..] => {
                 self.stage = Stage::Found;
                 let text = |bytes: &[u8]| super::text(bytes, PROMPT_MAX);
-                facts.push(AnyFact::Shell(Fact {
+                facts.push(AnyFact::Shell(Fact::Dialogue {
                     prompt: text(&self.prompt),
                     line: text(self.line.trim_ascii()),
                 }));
@@ -115,10 +147,11 @@ impl Shell {
         }
     }
 
-    fn is_told(&mut self, bytes: &[u8]) -> Answer {
+    fn is_told(&mut self, bytes: &[u8], facts: &mut Vec<AnyFact>) -> Answer {
         if !is_text(bytes) || self.is_over(1, bytes.len()) {
             return Answer::NotThis;
         }
+        self.lines(bytes, facts);
         if self.stage == Stage::Prompted {
             self.line.extend_from_slice(bytes);
             if bytes.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
@@ -128,10 +161,35 @@ impl Shell {
         Answer::NeedMore
     }
 
+    /// Tells of each line that ends in these bytes.
+    fn lines(&mut self, bytes: &[u8], facts: &mut Vec<AnyFact>) {
+        for piece in bytes.split_inclusive(|byte| matches!(byte, b'\n' | b'\r')) {
+            let sent = self.sent.as_mut();
+            if sent
+                .as_ref()
+                .is_some_and(|sent| sent.len() + piece.len() > LINE_MAX)
+            {
+                self.sent = None;
+            } else if let Some(sent) = sent {
+                sent.extend_from_slice(piece);
+            }
+            if !piece.ends_with(b"\n") && !piece.ends_with(b"\r") {
+                continue;
+            }
+            let line = self.sent.replace(Vec::new()).unwrap_or_default();
+            let line = line.trim_ascii();
+            if !line.is_empty() {
+                self.is_sent = true;
+                facts.push(AnyFact::Shell(Fact::Line(super::text(line, LINE_MAX))));
+            }
+        }
+    }
+
     /// Counts; whether a side has said more than anybody before a prompt.
     fn is_over(&mut self, side: usize, bytes: usize) -> bool {
         self.seen[side] += bytes;
         let looked_at = match self.stage {
+            Stage::Start if self.is_sent && side == 0 => ANSWERED,
             Stage::Start => LOOKED_AT,
             _ => 8 * LOOKED_AT,
         };
@@ -181,7 +239,22 @@ mod tests {
 
     use super::*;
 
+    /// What is told besides lines.
     fn facts(said: &[(Side, &[u8])]) -> Vec<AnyFact> {
+        let is_line = |fact: &AnyFact| matches!(fact, AnyFact::Shell(Fact::Line(_)));
+        let facts = all(said).into_iter();
+        facts.filter(|fact| !is_line(fact)).collect()
+    }
+
+    fn lines(said: &[(Side, &[u8])]) -> Vec<String> {
+        let lines = all(said).into_iter().filter_map(|fact| match fact {
+            AnyFact::Shell(Fact::Line(line)) => Some(line),
+            _ => None,
+        });
+        lines.collect()
+    }
+
+    fn all(said: &[(Side, &[u8])]) -> Vec<AnyFact> {
         let mut shell = Shell::default();
         let mut facts = Vec::new();
         for (side, bytes) in said {
@@ -193,7 +266,7 @@ mod tests {
     }
 
     fn told(prompt: &str, line: &str) -> Vec<AnyFact> {
-        vec![AnyFact::Shell(Fact {
+        vec![AnyFact::Shell(Fact::Dialogue {
             prompt: prompt.to_owned(),
             line: line.to_owned(),
         })]
@@ -241,6 +314,27 @@ mod tests {
     }
 
     #[test]
+    fn each_line_that_it_is_sent_is_told_at_any_cut() {
+        let said: &[(Side, &[u8])] = &[
+            (Responder, b"id\nuname -a\r\n\n"),
+            (Initiator, b"uid=0(root)\n"),
+            (Initiator, &[b'x'; LOOKED_AT]),
+            (Responder, b"ls -l"),
+            (Responder, b" /usr\n"),
+            (Responder, &[b'y'; LINE_MAX]),
+            (Responder, b"\nexit\n"),
+        ];
+        assert_eq!(lines(said), ["id", "uname -a", "ls -l /usr", "exit"]);
+        let single: Vec<(Side, &[u8])> = said
+            .iter()
+            .flat_map(|(side, bytes)| bytes.chunks(1).map(|byte| (*side, byte)))
+            .collect();
+        assert_eq!(lines(&single), lines(said));
+        let before: &[(Side, &[u8])] = &[(Initiator, &[b'x'; LOOKED_AT + 1]), (Responder, b"id\n")];
+        assert_eq!(lines(before), [""; 0]);
+    }
+
+    #[test]
     fn the_other_end_s_shell_is_none_of_this_end() {
         let telnet: Vec<_> = SH
             .iter()
@@ -251,8 +345,9 @@ mod tests {
 
     #[test]
     fn what_is_no_dialogue_of_a_shell_is_given_up_soon() {
-        let cases: [&[(Side, &[u8])]; 5] = [
+        let cases: [&[(Side, &[u8])]; 6] = [
             &[(Initiator, b"GET / HTTP/1.1\r\n\r\n")],
+            &[(Initiator, b"GET / HT"), (Initiator, b"TP/1.1\r\n")],
             &[(Initiator, b"\x16\x03\x01\x02\x00")],
             &[(Initiator, b"{\"price\": \"5 $ ")],
             &[(Responder, b"SSH\x00")],

@@ -1,10 +1,55 @@
-# Mining, by the test's own miner and pool: the packages of others are for a whole coin.
+# Mining: real programs with a pool of the test's own, and its own miner.
 # shellcheck shell=bash disable=SC2154
 
-mine() { # DIALECT
+pool() { # OPTIONS…
     cargo build --quiet --manifest-path "$root/Cargo.toml" -p agent-monitor-tests --bin miner --bin pool --locked
-    serve 3333 "$root/target/debug/pool" --listen "$server:3333"
+    serve 3333 "$root/target/debug/pool" --listen "$server:3333" "$@"
+}
+mine() { # DIALECT
+    pool
     in_agent "$root/target/debug/miner" --pool "$server:3333" --dialect "$1" --shares 3 >/dev/null
 }
 stratum_monero() { mine monero; }
 stratum_bitcoin() { mine bitcoin; }
+
+# A second or two of one thread's work: a share in five hundred hashes of an algorithm
+# that needs half a megabyte. As nobody, so that it cannot set what XMRig sets as root.
+xmrig_with() { # OPTIONS…
+    pool --algo argon2/chukwa --target 26318300
+    chmod 711 "$work"
+    install -m 755 "$tools/bin/xmrig" "$work/xmrig"
+    serve_inside - env -i -C / setpriv --reuid=65534 --regid=65534 --clear-groups "$work/xmrig" \
+        -u "$wallet" -p x -a argon2/chukwa -t 1 --no-color "$@"
+    until_ok enough_shares
+}
+enough_shares() { [ "$(grep -c '^share accepted' "$work/servers")" -ge 3 ]; }
+# The shape of a Monero address, and nobody's.
+wallet=4$(printf '8Ab%.0s' {1..32} | head -c 94)
+
+xmrig() { xmrig_with -o "$server:3333"; }
+xmrig_socks5() {
+    serve 1080 microsocks -i "$server" -p 1080
+    xmrig_with -o "$server:3333" -x "$server:1080"
+}
+xmrig_tls() {
+    local dir=$work/tls
+    mkdir -p "$dir"
+    openssl req -x509 -newkey rsa:2048 -nodes -keyout "$dir/key" -out "$dir/cert" -days 2 \
+        -subj /CN=pool.example.net 2>/dev/null
+    cat "$dir/key" "$dir/cert" >"$dir/both"
+    printf 'foreground = yes\npid =\n[s]\naccept = %s:443\nconnect = %s:3333\ncert = %s\n' \
+        "$server" "$server" "$dir/both" >"$dir/server"
+    serve 443 stunnel "$dir/server"
+    xmrig_with -o "$server:443" --tls
+}
+coinhive() {
+    pool
+    serve 8080 env NODE_PATH="$npm" node "$here/coinhive_proxy.js" "$server" 8080 "$server" 3333
+    in_agent env NODE_PATH="$npm" node "$here/coinhive_miner.js" "ws://$server:8080/proxy" 3
+}
+stratum_v2() {
+    local built=$tools/stratum-v2
+    CARGO_TARGET_DIR=$built cargo build --quiet --locked --manifest-path "$here/stratum-v2/Cargo.toml"
+    serve 3336 "$built/debug/stratum-v2" pool "$server:3336"
+    in_agent "$built/debug/stratum-v2" mine "$server:3336" 3 >/dev/null
+}

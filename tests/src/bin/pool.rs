@@ -23,6 +23,12 @@ struct Options {
     /// Milliseconds without a message after which new work is pushed.
     #[arg(long, default_value_t = 2000)]
     job_every: u64,
+    /// The algorithm of XMRig's that is asked for.
+    #[arg(long, default_value = "rx/0")]
+    algo: String,
+    /// What its hashes have to be below: hexadecimal, little-endian.
+    #[arg(long, default_value = "b88d0600")]
+    target: String,
 }
 
 fn main() -> Result<()> {
@@ -30,11 +36,11 @@ fn main() -> Result<()> {
     let listener = TcpListener::bind(options.listen)
         .with_context(|| format!("listen on {}", options.listen))?;
     println!("listening on {}", listener.local_addr()?);
-    let pause = Duration::from_millis(options.job_every);
+    let options: &'static Options = Box::leak(Box::new(options));
     for stream in listener.incoming() {
         let stream = stream?;
         thread::spawn(move || {
-            if let Err(error) = Miner::serve(stream, pause) {
+            if let Err(error) = Miner::serve(stream, options) {
                 println!("miner gone: {error:#}");
             }
         });
@@ -45,17 +51,22 @@ fn main() -> Result<()> {
 /// One connected miner.
 struct Miner {
     stream: TcpStream,
+    options: &'static Options,
     /// How to push work, known from the first message.
-    push: Option<fn(&str) -> Value>,
+    push: Option<fn(&Options, &str) -> Value>,
 }
 
 impl Miner {
-    fn serve(stream: TcpStream, pause: Duration) -> Result<()> {
-        stream.set_read_timeout(Some(pause))?;
+    fn serve(stream: TcpStream, options: &'static Options) -> Result<()> {
+        stream.set_read_timeout(Some(Duration::from_millis(options.job_every)))?;
         stream.set_nodelay(true)?;
         println!("miner from {}", stream.peer_addr()?);
         let mut lines = BufReader::new(stream.try_clone()?);
-        let mut miner = Self { stream, push: None };
+        let mut miner = Self {
+            stream,
+            options,
+            push: None,
+        };
         let mut line = Vec::new();
         loop {
             match lines.read_until(b'\n', &mut line) {
@@ -94,7 +105,7 @@ impl Miner {
             }
             "login" => {
                 self.push = Some(monero_work);
-                let job = monero_job(&next_job());
+                let job = monero_job(self.options, &next_job());
                 let result = json!({"id": "f3a9", "job": job, "status": "OK",
                     "extensions": ["algo", "nicehash", "keepalive"]});
                 self.send(&json!({"id": id, "jsonrpc": "2.0", "error": null, "result": result}))
@@ -113,7 +124,7 @@ impl Miner {
 
     fn push_work(&mut self) -> Result<()> {
         match self.push {
-            Some(work) => self.send(&work(&next_job())),
+            Some(work) => self.send(&work(self.options, &next_job())),
             None => Ok(()),
         }
     }
@@ -131,7 +142,7 @@ fn next_job() -> String {
 }
 
 /// Stratum v1's `mining.notify`, with the shape of a real pool's.
-fn bitcoin_work(job: &str) -> Value {
+fn bitcoin_work(_: &Options, job: &str) -> Value {
     json!({"id": null, "method": "mining.notify", "params": [
         job,
         "4d16b6f85af6e2198f44ae2a6de67f78487ae5611b77c6c0440b921e00000000",
@@ -145,16 +156,16 @@ fn bitcoin_work(job: &str) -> Value {
 }
 
 /// XMRig's `job`.
-fn monero_work(job: &str) -> Value {
-    json!({"jsonrpc": "2.0", "method": "job", "params": monero_job(job)})
+fn monero_work(options: &Options, job: &str) -> Value {
+    json!({"jsonrpc": "2.0", "method": "job", "params": monero_job(options, job)})
 }
 
-fn monero_job(job: &str) -> Value {
+fn monero_job(options: &Options, job: &str) -> Value {
     let blob = format!(
         "1010{}00000000{}01",
         "c4d8f2a6".repeat(9),
         "9b3e71d05fa2".repeat(6)
     );
-    json!({"blob": blob, "job_id": job, "target": "b88d0600", "algo": "rx/0",
+    json!({"blob": blob, "job_id": job, "id": "f3a9", "target": options.target, "algo": options.algo,
         "height": 3_210_123, "seed_hash": "5e1d".repeat(16)})
 }

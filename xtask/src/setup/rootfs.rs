@@ -29,6 +29,10 @@ const PACKAGES: &[&str] = &[
     "redis-server",
     "tinyproxy-bin",
     "socat",
+    // Programs that hand a shell to whoever they connect to: three with an option for it.
+    "netcat-traditional",
+    "ncat",
+    "busybox",
     // Makes it a node that agent-monitor's package is installed on.
     "systemd",
     // Looking at an agent from inside: addresses, sockets, processes.

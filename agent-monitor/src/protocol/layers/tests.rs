@@ -411,6 +411,32 @@ fn layers_are_bounded() {
     assert_eq!(run(&said).0.layers.len(), LAYERS_MAX);
 }
 
+/// Between a proxy's answer and the first byte through it nothing is tried yet.
+#[test]
+fn what_a_proxy_is_about_to_carry_is_wanted() {
+    let socks: &[(Side, &[u8])] = &[
+        (Initiator, b"\x05\x01\x00"),
+        (Responder, b"\x05\x00"),
+        (Initiator, b"\x05\x01\x00\x01\xc0\x00\x02\x14\x0d\x05"),
+        (Responder, b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"),
+    ];
+    let connect: &[(Side, &[u8])] = &[
+        (Initiator, b"CONNECT pool.example:3333 HTTP/1.1\r\n\r\n"),
+        (Responder, b"HTTP/1.1 200 Connection established\r\n\r\n"),
+    ];
+    for handshake in [socks, connect] {
+        let (mut layers, _) = run(handshake);
+        assert_eq!(layers.wants(), Wants::Bytes);
+        let noise: Vec<u8> = (0..32 * 1024)
+            .map(|n: u32| n.wrapping_mul(n) as u8 | 0x80)
+            .collect();
+        for side in [Initiator, Responder] {
+            layers.feed(side, Input::Bytes(&noise), &mut Vec::new());
+        }
+        assert_eq!(layers.wants(), Wants::Nothing, "nobody follows it");
+    }
+}
+
 #[test]
 fn facts_of_carriers_read_as_plain_words() {
     let (_, facts) = run(&borrowed(&carriers()[1].1));
