@@ -55,7 +55,9 @@ pub fn streams() -> Vec<Vec<u8>> {
         .map(|it| session(it))
         .collect();
     all.extend(files("tests/data/dns").iter().map(|it| session(it)));
-    all.extend(files("tests/data/carried").iter().map(|it| session(it)));
+    for dir in ["tests/data/carried", "tests/data/stratum-v2"] {
+        all.extend(files(dir).iter().map(|it| session(it)));
+    }
     for file in files("tests/data/stratum") {
         let mut to = Vec::new();
         for line in String::from_utf8_lossy(&file).lines() {

@@ -16,11 +16,14 @@ stratum_bitcoin() { mine bitcoin; }
 # that needs half a megabyte. As nobody, so that it cannot set what XMRig sets as root.
 xmrig_with() { # OPTIONS…
     pool --algo argon2/chukwa --target 26318300
+    start_xmrig -p x -a argon2/chukwa "$@"
+    until_ok enough_shares
+}
+start_xmrig() { # OPTIONS…
     chmod 711 "$work"
     install -m 755 "$tools/bin/xmrig" "$work/xmrig"
     serve_inside - env -i -C / setpriv --reuid=65534 --regid=65534 --clear-groups "$work/xmrig" \
-        -u "$wallet" -p x -a argon2/chukwa -t 1 --no-color "$@"
-    until_ok enough_shares
+        -u "$wallet" -t 1 --no-color "$@"
 }
 enough_shares() { [ "$(grep -c '^share accepted' "$work/servers")" -ge 3 ]; }
 # The shape of a Monero address, and nobody's.
@@ -41,6 +44,13 @@ xmrig_tls() {
         "$server" "$server" "$dir/both" >"$dir/server"
     serve 443 stunnel "$dir/server"
     xmrig_with -o "$server:443" --tls
+}
+# With a node instead of a pool, whose work it finds to be too short.
+xmrig_daemon() {
+    serve 18081 python3 "$here/monero_node.py" "$server" 18081
+    start_xmrig --daemon --coin monero -o "$server:18081"
+    until_ok grep -q 'POST /json_rpc' "$work/servers"
+    sleep 2
 }
 coinhive() {
     pool

@@ -77,12 +77,14 @@ const SESSIONS: &[&str] = &[
     "kawpow",
     "kaspa",
     "xmrig",
+    "xmrig-6",
     "xmrig-old",
     "eth-proxy",
     "eth-stratum-1",
     "eth-stratum-2",
     "nicehash",
     "browser",
+    "coinhive",
 ];
 
 #[test]
@@ -98,6 +100,13 @@ fn every_session_tells_dialect_and_what_else_it_says_of_the_miner() {
         ),
         ("nicehash", "stratum-v1", None, Some("NiceHash/1.0.0")),
         ("browser", "browser", monero, None),
+        ("coinhive", "browser", monero, None),
+        (
+            "xmrig-6",
+            "xmrig",
+            Some("Monero"),
+            Some("XMRig/6.16.0 (Linux x86_64) libuv/1.42.0 gcc/5.4.0"),
+        ),
     ] {
         let session = session(name);
         let (facts, _) = run(&borrowed(&session));

@@ -260,6 +260,31 @@ mod tests {
     }
 
     #[test]
+    fn the_reference_implementation_is_told_at_its_first_encrypted_message() {
+        let session = super::super::super::captured::session("stratum-v2/stratum-apps");
+        let said: Vec<(Side, u8)> = session
+            .iter()
+            .flat_map(|(side, bytes)| bytes.iter().map(|byte| (*side, *byte)))
+            .collect();
+        let whole: Vec<(Side, &[u8])> = (session.iter())
+            .map(|(side, bytes)| (*side, bytes.as_slice()))
+            .collect();
+        for end in 0..=FIRST + SECOND {
+            let single: Vec<(Side, &[u8])> = (said[..end].iter())
+                .map(|(side, byte)| (*side, std::slice::from_ref(byte)))
+                .collect();
+            assert_eq!(run(&single), (Vec::new(), Answer::NeedMore), "{end}");
+        }
+        assert_eq!(run(&whole[..2]).1, Answer::NeedMore);
+        let (facts, answer) = run(&whole[..3]);
+        assert_eq!(answer, Answer::Found);
+        let [AnyFact::Mining(fact)] = facts.as_slice() else {
+            panic!("{facts:?}");
+        };
+        assert_eq!((fact.weight, fact.side), (Weight::Weak, Initiator));
+    }
+
+    #[test]
     fn other_sizes_and_other_bytes_are_not_it() {
         let bytes = random(FIRST + SECOND + 40);
         let (first, rest) = bytes.split_at(FIRST);
