@@ -30,8 +30,9 @@ const PARSED_MAX: u32 = 64 * 1024;
 /// New beginnings on a flow that are looked into at once, and how often after that.
 const AGAIN_AT_ONCE: u32 = 4;
 const AGAIN_EVERY_NS: u64 = 5_000_000_000;
-/// Other readings of a flow's stream that are parsed.
-const READINGS_MAX: u32 = 8;
+/// Differences between two versions of a flow's stream of which each is parsed at once.
+/// After that it is the one that doubles their number, and what there is at the end.
+const READINGS_AT_ONCE: u32 = 8;
 
 /// A wish for the kernel: how much of a flow to send up, or that it is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +51,9 @@ pub(super) struct Followed {
     layers: Option<Box<Layers>>,
     /// The same for a stream that was sent in two versions, by the last one.
     other: Option<Box<Layers>>,
-    readings: u32,
+    /// Places at which the versions differ, and whether some were not parsed yet.
+    differences: u32,
+    is_unread: bool,
     /// What a flow of datagrams needs, once there is one; a stream has none.
     pub datagrams: Option<Box<Datagrams>>,
     /// Datagrams and their bytes that bursts told of, by direction.
@@ -107,7 +110,8 @@ impl Followed {
             streams: [Stream::default(), Stream::default()],
             layers: None,
             other: None,
-            readings: 0,
+            differences: 0,
+            is_unread: false,
             datagrams: None,
             told: [(0, 0); 2],
             last: record.time,
@@ -207,14 +211,20 @@ impl Followed {
         changed: &mut impl FnMut(&Flow, Change),
     ) {
         let mut stream = std::mem::take(&mut self.streams[index(way)]);
-        let mut differing = Vec::new();
+        let mut versions = Vec::new();
         stream.bytes(self.last, offset, data, segment_left, |next| match next {
             Next::Input(input) => self.feed(way, input, changed),
-            Next::Differs(offset, bytes) => differing.push((offset, bytes.to_vec())),
+            Next::Differs(last) => {
+                self.differences = self.differences.saturating_add(1);
+                versions.push(match self.differences <= READINGS_AT_ONCE {
+                    true => last.to_vec(),
+                    false => Vec::new(),
+                });
+            }
         });
         self.streams[index(way)] = stream;
-        for (offset, bytes) in differing {
-            self.differs(way, offset, &bytes, changed);
+        if !versions.is_empty() {
+            self.differs(way, &versions, changed);
         }
     }
 
@@ -239,6 +249,9 @@ impl Followed {
                 }
             });
             self.streams[index(way)] = stream;
+        }
+        if std::mem::take(&mut self.is_unread) {
+            self.read_other(None, changed);
         }
     }
 
@@ -386,15 +399,9 @@ impl Followed {
         }
     }
 
-    /// At this place of a stream came other bytes than before. Which of them the
-    /// receiver took is not known, so both readings are parsed.
-    fn differs(
-        &mut self,
-        way: Way,
-        offset: u32,
-        bytes: &[u8],
-        changed: &mut impl FnMut(&Flow, Change),
-    ) {
+    /// Other bytes came than before, in one version after the other. Which of them the
+    /// receiver took is not known, so all readings are parsed.
+    fn differs(&mut self, way: Way, versions: &[Vec<u8>], changed: &mut impl FnMut(&Flow, Change)) {
         if self.is_other_end() {
             return;
         }
@@ -402,24 +409,36 @@ impl Followed {
             self.flow.is_ambiguous = true;
             changed(&self.flow, Change::Ambiguous);
         }
-        if self.readings == READINGS_MAX {
-            return;
+        self.is_unread = true;
+        // More may have come after the last one.
+        let earlier = versions.iter().rev().skip(1).rev();
+        for version in earlier.filter(|version| !version.is_empty()) {
+            self.read_other(Some((way, version)), changed);
         }
-        self.readings += 1;
-        let kept = |of: Way| self.streams[index(of)].kept().to_vec();
-        let mut first = [(Way::Out, kept(Way::Out)), (Way::In, kept(Way::In))];
+        let many = self.differences > READINGS_AT_ONCE;
+        if !many || self.differences.is_power_of_two() {
+            self.is_unread = false;
+            self.read_other(None, changed);
+        }
+    }
+
+    /// Parses the stream as a receiver has it that believes what came last, or, of one
+    /// direction, this.
+    fn read_other(
+        &mut self,
+        version: Option<(Way, &Vec<u8>)>,
+        changed: &mut impl FnMut(&Flow, Change),
+    ) {
+        let mut ways = [Way::Out, Way::In];
         // Who began the flow speaks first.
         if self.side(Way::Out) == Side::Responder {
-            first.reverse();
+            ways.reverse();
         }
-        let mut last = first.clone();
-        for (_, stream) in last.iter_mut().filter(|(of, _)| *of == way) {
-            let at = offset as usize;
-            let end = at.saturating_add(bytes.len()).min(stream.len());
-            if let Some(place) = stream.get_mut(at..end) {
-                place.copy_from_slice(&bytes[..end - at]);
-            }
-        }
+        let first = ways.map(|way| (way, self.streams[index(way)].kept().to_vec()));
+        let last = ways.map(|way| match version {
+            Some((of, version)) if of == way => (way, version.clone()),
+            _ => (way, self.streams[index(way)].last().to_vec()),
+        });
         let parse = |streams: &[(Way, Vec<u8>); 2]| {
             let mut layers = Box::<Layers>::default();
             let mut facts = Vec::new();

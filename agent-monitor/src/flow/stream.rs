@@ -40,8 +40,9 @@ struct Piece {
 pub enum Next<'a> {
     /// The next part.
     Input(Input<'a>),
-    /// At this place came other bytes than were handed on before.
-    Differs(u32, &'a [u8]),
+    /// Other bytes came than were handed on before: this is the stream's begin by the
+    /// last version of each.
+    Differs(&'a [u8]),
 }
 
 /// One direction of a flow.
@@ -57,6 +58,8 @@ pub struct Stream {
     arrivals: u32,
     /// The stream's first bytes as handed on, as far as they have no hole.
     kept: Vec<u8>,
+    /// The same by the last version of each byte, once some byte came in two.
+    last: Option<Vec<u8>>,
     /// Nothing more is kept.
     forgetful: bool,
 }
@@ -121,10 +124,16 @@ impl Stream {
         &self.kept
     }
 
+    /// The same by the last version of each byte.
+    pub fn last(&self) -> &[u8] {
+        self.last.as_deref().unwrap_or(&self.kept)
+    }
+
     /// Keeps no bytes to compare with any more.
     pub fn forget_kept(&mut self) {
         self.forgetful = true;
         self.kept = Vec::new();
+        self.last = None;
     }
 
     /// Whether a piece waits for what is missing before it.
@@ -134,7 +143,8 @@ impl Stream {
 
     /// Bytes of memory that wait or are kept.
     pub fn held(&self) -> usize {
-        self.waiting_bytes + self.kept.capacity()
+        let last = self.last.as_ref().map_or(0, Vec::capacity);
+        self.waiting_bytes + self.kept.capacity() + last
     }
 
     fn advance(&mut self, now: u64, all: bool, hand_on: &mut impl FnMut(Next<'_>)) {
@@ -175,8 +185,14 @@ impl Stream {
         }
         if let Some(before) = self.kept.get(offset as usize..) {
             let both = before.len().min(piece.data.len());
-            if before[..both] != piece.data[..both] {
-                hand_on(Next::Differs(offset, &piece.data));
+            let differs = before[..both] != piece.data[..both];
+            if differs || self.last.is_some() {
+                let last = self.last.get_or_insert_with(|| self.kept.clone());
+                let at = offset as usize;
+                last[at..at + both].copy_from_slice(&piece.data[..both]);
+            }
+            if differs {
+                hand_on(Next::Differs(self.last()));
             }
         }
         // Bytes that were handed on before are a retransmission.
@@ -194,7 +210,11 @@ impl Stream {
     fn keep(&mut self, new: &[u8]) {
         if !self.forgetful && self.kept.len() == self.next as usize {
             let room = MAX_KEPT - self.kept.len();
-            self.kept.extend_from_slice(&new[..new.len().min(room)]);
+            let new = &new[..new.len().min(room)];
+            self.kept.extend_from_slice(new);
+            if let Some(last) = &mut self.last {
+                last.extend_from_slice(new);
+            }
         }
     }
 }
@@ -210,7 +230,7 @@ mod tests {
     enum Out {
         Bytes(Vec<u8>),
         Skipped(u32),
-        Differs(u32, Vec<u8>),
+        Differs(Vec<u8>),
     }
 
     fn told(next: Next<'_>) -> Out {
@@ -218,7 +238,7 @@ mod tests {
             Next::Input(Input::Bytes(bytes)) => Out::Bytes(bytes.to_vec()),
             Next::Input(Input::Skipped(bytes)) => Out::Skipped(bytes),
             Next::Input(Input::Gap) => unreachable!("streams know the size of every hole"),
-            Next::Differs(offset, bytes) => Out::Differs(offset, bytes.to_vec()),
+            Next::Differs(last) => Out::Differs(last.to_vec()),
         }
     }
 
@@ -339,8 +359,8 @@ mod tests {
             run(&[(0, b"abc", 3), (1, b"bX", 2), (1, b"bYd", 3)]),
             [
                 Out::Bytes(b"abc".into()),
-                Out::Differs(1, b"bX".into()),
-                Out::Differs(1, b"bYd".into()),
+                Out::Differs(b"abX".into()),
+                Out::Differs(b"abY".into()),
                 Out::Bytes(b"d".into()),
             ]
         );
@@ -353,9 +373,28 @@ mod tests {
             [
                 Out::Bytes(b"a".into()),
                 Out::Bytes(b"bc".into()),
-                Out::Differs(1, b"XX".into()),
+                Out::Differs(b"aXX".into()),
             ]
         );
+    }
+
+    #[test]
+    fn the_last_version_of_every_byte_is_put_together_from_pieces_that_overlap() {
+        let mut stream = Stream::default();
+        // What a receiver that believes the last, or one that believes the first, has.
+        for (offset, data) in [
+            (0, b"aXX"),
+            (0, b"abc"),
+            (2, b"XXX"),
+            (2, b"cde"),
+            (4, b"efg"),
+        ] {
+            stream.bytes(0, offset, Bytes::from_static(data), 3, |_| ());
+        }
+        assert_eq!(stream.kept(), b"aXXXXfg");
+        assert_eq!(stream.last(), b"abcdefg");
+        stream.forget_kept();
+        assert_eq!((stream.last(), stream.held()), (&b""[..], 0));
     }
 
     #[test]
@@ -397,7 +436,7 @@ mod tests {
                 });
             }
             prop_assert_eq!(out.len(), length);
-            prop_assert!(stream.held() <= 2 * MAX_KEPT + MAX_WAITING_BYTES);
+            prop_assert!(stream.held() <= 4 * MAX_KEPT + MAX_WAITING_BYTES);
         }
 
         #[test]
@@ -407,7 +446,7 @@ mod tests {
             let mut stream = Stream::default();
             for (offset, data, left, now) in pieces {
                 stream.bytes(now, offset % 5000, data.into(), left, |_| ());
-                prop_assert!(stream.held() <= 2 * MAX_KEPT + MAX_WAITING_BYTES);
+                prop_assert!(stream.held() <= 4 * MAX_KEPT + MAX_WAITING_BYTES);
             }
         }
     }

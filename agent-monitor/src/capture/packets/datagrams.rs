@@ -173,6 +173,8 @@ impl Flow {
             .payload
             .len()
             .min(usize::try_from(cap).unwrap_or(usize::MAX));
+        let wanted = usize::try_from(cap.min(length)).unwrap_or(usize::MAX);
+        context.note_kept(captured, wanted);
         if captured > 0 {
             context.tell(Body::Datagram(Datagram {
                 flow: self.id,

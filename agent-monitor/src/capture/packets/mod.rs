@@ -73,6 +73,8 @@ pub struct Lost {
     pub packets: u64,
     /// Packets of which not all fragments are there.
     pub fragmented: u64,
+    /// Packets of which less was kept in the capture than is looked at.
+    pub cut: u64,
     /// Flows that were forgotten because there were too many.
     pub flows: u64,
 }
@@ -95,6 +97,8 @@ struct State {
     flows: u64,
     /// The flow on which data came in last, and when.
     last_in: Option<(FlowId, u64)>,
+    /// Packets of which less was kept than is looked at.
+    cut: u64,
 }
 
 /// What a packet is looked at in.
@@ -122,6 +126,11 @@ impl Context<'_> {
             cookie: self.state.flows,
             generation: 0,
         }
+    }
+
+    /// Of a packet `kept` bytes are there where `wanted` are looked at.
+    fn note_kept(&mut self, kept: usize, wanted: usize) {
+        self.state.cut += u64::from(kept < wanted);
     }
 
     fn last_in(&self) -> Option<(FlowId, u64)> {
@@ -217,6 +226,7 @@ impl Packets {
         Lost {
             packets: self.malformed,
             fragmented: self.fragments.dropped,
+            cut: self.state.cut,
             flows: self.connections.evicted + self.datagrams.evicted,
         }
     }

@@ -197,6 +197,9 @@ fn an_attempt_that_nothing_answers_times_out_as_soon_as_the_capture_shows_it() {
 fn a_reset_that_the_other_end_would_not_believe_ends_nothing() {
     let mut frames = opening();
     frames.push(segment(false, RST, 600, 0, b""));
+    // Ahead of what was sent, though in the window.
+    frames.push(segment(false, RST, 900, 0, b""));
+    frames.push(segment(true, RST, 120, 0, b""));
     frames.push(segment(false, ACK, 701, 108, b"answer"));
     let forged = told(&[], &frames);
     assert!(forged.contains(&"in 0:answer".to_owned()), "{forged:?}");
@@ -362,6 +365,25 @@ fn fragments_are_put_together_and_what_lacks_one_is_counted() {
         ..Lost::default()
     };
     assert_eq!((lost, out.len()), (expected, 0));
+}
+
+#[test]
+fn packets_of_which_less_was_kept_than_is_looked_at_are_counted() {
+    let snapped = |mut frame: Vec<u8>| {
+        frame.truncate(42);
+        frame
+    };
+    let request = snapped(segment(true, ACK, 101, 701, b"request"));
+    let question = snapped(datagram(true, 53, &[b'x'; 60]));
+    let mut frames = opening();
+    frames[3] = request;
+    frames.push(question);
+    let mut packets = Packets::default();
+    let mut out = records_of(&mut packets, &frames);
+    assert_eq!(packets.end(&mut out).cut, 2);
+    let mut packets = Packets::default();
+    let mut out = records_of(&mut packets, &opening());
+    assert_eq!(packets.end(&mut out).cut, 0);
 }
 
 #[test]

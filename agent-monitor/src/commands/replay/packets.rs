@@ -151,7 +151,11 @@ fn losses(lost: Lost, pipeline: &Pipeline) -> Vec<Loss> {
             kinds,
         })
     };
-    let packets = [("packet", lost.packets), ("fragmented", lost.fragmented)];
+    let packets = [
+        ("packet", lost.packets),
+        ("fragmented", lost.fragmented),
+        ("cut", lost.cut),
+    ];
     let flows = [("flow", lost.flows + evicted)];
     let all = [at(Stage::Decode, &packets), at(Stage::Flow, &flows)];
     all.into_iter().flatten().collect()

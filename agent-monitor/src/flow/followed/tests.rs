@@ -320,6 +320,42 @@ fn both_versions_of_what_waits_are_parsed() {
 }
 
 #[test]
+fn what_is_sent_over_in_small_pieces_is_put_together() {
+    for size in [3, 8, 20, 60] {
+        let mut rig = Rig::new();
+        for at in (0..SUBSCRIBE.len()).step_by(size) {
+            let piece = &SUBSCRIBE[at..SUBSCRIBE.len().min(at + size + 2)];
+            rig.at(Way::Out, at as u32, &vec![b'.'; piece.len()]);
+            rig.at(Way::Out, at as u32, piece);
+        }
+        rig.take(Body::Closed(Closed {
+            flow: FLOW,
+            local: address(9),
+            remote: address(443),
+            bytes: [0; 2],
+            packets: [0; 2],
+            unfinished: false,
+            result: Outcome::Established,
+            retransmits: None,
+            rtt_us: None,
+        }));
+        assert!(rig.has("mining.subscribe"), "{size}: {:?}", rig.changes);
+    }
+}
+
+#[test]
+fn every_version_of_what_waits_is_parsed() {
+    let mut rig = Rig::new();
+    let dull = vec![b'.'; SUBSCRIBE.len() - 1];
+    let noise = vec![b','; SUBSCRIBE.len() - 1];
+    for version in [&dull[..], &SUBSCRIBE[1..], &noise] {
+        rig.at(Way::Out, 1, version);
+    }
+    rig.at(Way::Out, 0, &SUBSCRIBE[..1]);
+    assert!(rig.has("mining.subscribe"), "{:?}", rig.changes);
+}
+
+#[test]
 fn readings_are_bounded() {
     let mut rig = Rig::new();
     for byte in 0..100 {

@@ -35,6 +35,8 @@ struct Half {
     base: Option<u32>,
     /// Place after the last byte that was seen.
     next: u64,
+    /// Place after the last byte that the other end has said it got.
+    acknowledged: u64,
     /// Place of its end, once said.
     fin: Option<u64>,
 }
@@ -275,6 +277,7 @@ impl Connection {
             let other = &mut self.halves[1 - index(way)];
             let place = other.place(acknowledged).unwrap_or_default();
             let seen = u64::try_from(place).unwrap_or_default();
+            other.acknowledged = other.acknowledged.max(seen);
             other.next = other
                 .next
                 .max(other.fin.filter(|fin| *fin < seen).unwrap_or(0));
@@ -288,12 +291,14 @@ impl Connection {
         let result = match (self.state, way) {
             (State::Attempt, _) if self.is_of_initiator(segment) => Outcome::Abandoned,
             (State::Attempt, _) => Outcome::Refused,
-            // What came after the last byte that was seen, or a little later: else
-            // the other end does not believe it either (RFC 5961, 3.2).
+            // It has to be just where the other end expects the next byte, else that
+            // does not believe it either (RFC 5961, 3.2): after the last that was
+            // seen, or that it has acknowledged.
             _ => match self.halves[index(way)].place(segment.sequence) {
                 Some(place) => {
-                    let next = i64::try_from(self.halves[index(way)].next).unwrap_or(i64::MAX);
-                    if !(0..=MAX_WINDOW).contains(&place.saturating_sub(next)) {
+                    let half = &self.halves[index(way)];
+                    let place = u64::try_from(place).ok();
+                    if place != Some(half.next) && place != Some(half.acknowledged) {
                         return;
                     }
                     // Whoever resets a connection has just closed it.
@@ -340,6 +345,7 @@ impl Connection {
         if offset < self.control.head_cap {
             let wanted = (self.control.head_cap - offset) as usize;
             let data = &segment.payload[..segment.payload.len().min(wanted)];
+            context.note_kept(data.len(), wanted.min(segment.length as usize));
             context.tell(Body::Head(Head {
                 flow: self.id,
                 local: self.local,
