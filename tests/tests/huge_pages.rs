@@ -1,6 +1,6 @@
 //! Huge pages, reserved and used by agents on the running kernel: what miners do, and
 //! what others do. Needs root, and a kernel with huge pages of 2 MiB. Each test takes at most
-//! 32 of them, and gives back what it has set.
+//! eight of them, and gives back what it has set.
 
 use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -142,7 +142,7 @@ fn hold(agent: &Agent, pages: &str, how: &str) -> Process {
 #[test]
 fn who_computes_in_huge_pages_is_told_and_who_only_has_them_is_not() {
     let _put = Put::aside();
-    fs::write(PAGES, (number(PAGES) + 32).to_string()).unwrap();
+    fs::write(PAGES, (number(PAGES) + 8).to_string()).unwrap();
     let world = World::new("holds").unwrap();
     let agent = Agent::cgroup(&world, "agent").unwrap();
     let other = Agent::cgroup(&world, "other").unwrap();
@@ -150,27 +150,27 @@ fn who_computes_in_huge_pages_is_told_and_who_only_has_them_is_not() {
     // A test has no gigabyte of them, no minute, and no core to itself.
     let rules = site.dir().join("rules");
     fs::create_dir(&rules).unwrap();
-    let change = "override: miner-process\nsettings: {huge_mib: 16, busy_percent: 5, busy_s: 3}\n";
+    let change = "override: miner-process\nsettings: {huge_mib: 4, busy_percent: 5, busy_s: 3}\n";
     fs::write(rules.join("small.yaml"), change).unwrap();
     let config = format!("[rules]\ndirs = [{rules:?}]\n");
     let monitor = Monitor::start_at(&site, &[&agent.selector()], &config).unwrap();
 
     let _holders = [
-        hold(&agent, "8", "idle"),
-        hold(&other, "8", "busy"),
-        hold(&agent, "7", "busy"),
+        hold(&agent, "2", "idle"),
+        hold(&other, "2", "busy"),
+        hold(&agent, "1", "busy"),
     ];
-    let mut miner = hold(&agent, "8", "busy");
+    let mut miner = hold(&agent, "2", "busy");
     let alert = monitor
         .wait_for("a miner at work", SOON * 2, |it| {
             it["alert"]["rule"] == "miner-process"
         })
         .unwrap();
-    assert_eq!(alert["process"]["argv"][3], "8", "{alert}");
+    assert_eq!(alert["process"]["argv"][3], "2", "{alert}");
     assert_eq!(alert["process"]["argv"][4], "busy", "{alert}");
     let text = alert["alert"].to_string();
     assert!(
-        text.contains("it holds 16 MiB of huge pages and used "),
+        text.contains("it holds 4 MiB of huge pages and used "),
         "{text}"
     );
     assert_eq!(alert["alert"]["severity"], "high");

@@ -183,6 +183,21 @@ fn no_two_connections_of_an_honest_agent_match_twice() {
 }
 
 #[test]
+fn who_reserves_huge_pages_and_who_computes_in_them_are_found_again() {
+    let high = || ("miner-process", Severity::High, Confidence::Medium);
+    assert_eq!(alerts("huge_pages"), told(&[high(), high()]));
+    // The last one is of what was read from /proc: it has no event.
+    let event = last("huge_pages", "miner-process");
+    assert_eq!(event["process"]["comm"], "python3", "{event:#}");
+    let evidence = event["alert"]["evidence"].to_string();
+    assert!(evidence.contains("1024 MiB of huge pages"), "{evidence}");
+    assert!(
+        evidence.contains("94 % of one processor over 61 s"),
+        "{evidence}"
+    );
+}
+
+#[test]
 fn a_replay_gives_the_same_events_each_time() {
     let file = recording("ssh_reverse_tunnel_with_traffic");
     let events = || {
