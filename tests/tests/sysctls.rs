@@ -2,9 +2,11 @@
 //! changes nothing. Needs root.
 
 use agent_monitor_tests::agent::Agent;
-use agent_monitor_tests::monitor::Monitor;
+use agent_monitor_tests::monitor::{Monitor, SOON};
+use agent_monitor_tests::wait;
 use agent_monitor_tests::watched::{Events, Watched};
 use agent_monitor_tests::world::World;
+use aya::sys::{Stats, enable_stats};
 use serde_json::{Value, json};
 
 /// Writes a sysctl, or reads it; prints what came of it. Those of the network are the
@@ -98,13 +100,36 @@ fn what_is_written_outside_of_agents_is_not_told() {
     world
         .spawn(&["/usr/bin/python3", "-c", &write])
         .unwrap()
-        .finish(agent_monitor_tests::monitor::SOON)
+        .finish(SOON)
         .unwrap();
     agent.run(&["python3", "-c", &write]).unwrap();
     monitor.catch_up(&agent).unwrap();
     let events = Events(monitor.stop().unwrap());
     let event = events.only("sysctl", |_| true).unwrap();
     assert_eq!(event["agent"]["cgroup"], agent.group().path());
+}
+
+#[test]
+fn a_program_runs_for_what_agents_read_and_none_for_what_others_do() {
+    const READS: u64 = 1_000;
+    let watched = Watched::cgroup("reads").unwrap();
+    let _counting = enable_stats(Stats::RunTime).unwrap();
+    for _ in 0..100 * READS {
+        std::fs::read("/proc/sys/kernel/osrelease").unwrap();
+    }
+    let read = format!(
+        "for _ in range({READS}):\n    with open('/proc/sys/kernel/osrelease') as file: file.read()"
+    );
+    watched.python(&read, &[]).unwrap();
+    // The status is made anew every now and then.
+    let runs = wait::until("the program to be counted", SOON, || {
+        let status = watched.monitor().status()?;
+        let runs = status["run_times"]["sysctl"]["runs"].as_u64();
+        Ok(runs.filter(|runs| *runs >= READS))
+    });
+    // A read to the file's end is two or three.
+    assert!(runs.unwrap() < 10 * READS);
+    assert!(watched.events().unwrap().of_kind("sysctl").is_empty());
 }
 
 #[test]
