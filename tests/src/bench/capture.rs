@@ -1,7 +1,8 @@
-//! How fast a capture of packets is replayed.
+//! How fast captures of packets are replayed.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use agent_monitor::commands::replay::replay;
@@ -12,25 +13,50 @@ use super::judge::{Estimate, Row};
 
 /// Bytes of the capture that is replayed.
 const SIZE: usize = 200_000_000;
-/// Connections at a time, and the answers of each: a request, then segments of the
-/// size that Ethernet allows, each second one acknowledged.
+/// Connections at a time.
 const CONNECTIONS: u32 = 64;
+/// What each downloads: segments of the size that Ethernet allows, each second one acknowledged.
 const SEGMENTS: u32 = 200;
 const PAYLOAD: usize = 1448;
+/// What each of the others says, in turns with its server, so that each packet ends
+/// a burst: words that make packets of 100 bytes.
+const WORDS: u32 = 400;
+const WORD: usize = 60;
 
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 const FIN: u8 = 1;
 
-/// Downloads over HTTP, many at a time, as tcpdump would have written them: written
-/// before the clock starts, read from the page cache, on one core.
+/// Two captures as tcpdump would have written them, of downloads over HTTP and of
+/// short words to and fro: written before the clock starts, read from the page
+/// cache, on one core.
 ///
 /// # Errors
-/// The capture cannot be written or replayed.
-pub fn replayed(extent: Extent) -> Result<Row> {
-    let (what, budget) = ("replay", "≥ 300 MB/s of pcap on one core");
+/// A capture cannot be written or replayed.
+pub fn replayed(extent: Extent) -> Result<[Row; 2]> {
+    Ok([
+        row(
+            "replay",
+            &format!("packets of {PAYLOAD} bytes and their acknowledgements"),
+            extent,
+            downloads,
+        )?,
+        row(
+            "replay, at worst",
+            &format!("packets of {} bytes, each of which ends a burst", WORD + 40),
+            extent,
+            words,
+        )?,
+    ])
+}
+
+/// What a round of connections, numbered so, puts into the capture.
+type Round = fn(&mut Capture<'_>, Range<u32>) -> Result<()>;
+
+fn row(what: &str, of: &str, extent: Extent, round: Round) -> Result<Row> {
+    let budget = "≥ 300 MB/s of pcap on one core";
     let file = tempfile::Builder::new().suffix(".pcap").tempfile()?;
-    let size = write(file.as_file())?;
+    let size = write(file.as_file(), round)?;
     let mut rates = Vec::new();
     let begun = Instant::now();
     let least = Duration::from_secs(extent.seconds);
@@ -48,10 +74,7 @@ pub fn replayed(extent: Extent) -> Result<Row> {
     let Some(estimate) = Estimate::of(&rates) else {
         return Ok(Row::at_most(what, budget, 0.0, "", None));
     };
-    let figure = format!(
-        "{:.0} MB/s of packets of {PAYLOAD} bytes and their acknowledgements",
-        1e9 / estimate.mean
-    );
+    let figure = format!("{:.0} MB/s of {of}", 1e9 / estimate.mean);
     Ok(Row::new(
         what,
         budget,
@@ -60,46 +83,60 @@ pub fn replayed(extent: Extent) -> Result<Row> {
     ))
 }
 
-/// Writes the capture; gives its size.
-fn write(file: &File) -> Result<usize> {
+/// Writes a capture; gives its size.
+fn write(file: &File, round: Round) -> Result<usize> {
     let mut to = Capture {
         to: BufWriter::new(file),
         size: 0,
         micros: 0,
     };
-    let words = [0xa1b2_c3d4u32, 0x0004_0002, 0, 0, 65_535, 101];
-    for word in words {
+    let head = [0xa1b2_c3d4u32, 0x0004_0002, 0, 0, 65_535, 101];
+    for word in head {
         to.to.write_all(&word.to_le_bytes())?;
     }
     let mut first = 0;
     while to.size < SIZE {
-        let all = first..first + CONNECTIONS;
-        for n in all.clone() {
-            to.packet(n, true, SYN, 0, 0, b"")?;
-            to.packet(n, false, SYN | ACK, 0, 1, b"")?;
-            let request = b"GET /file HTTP/1.1\r\nHost: files.example.net\r\n\r\n";
-            to.packet(n, true, ACK, 1, 1, request)?;
-            let head = b"HTTP/1.1 200 OK\r\nContent-Length: 289600\r\n\r\n";
-            to.packet(n, false, ACK, 1, 50, head)?;
-        }
-        for segment in 0..SEGMENTS {
-            for n in all.clone() {
-                let place = 45 + segment * PAYLOAD as u32;
-                to.packet(n, false, ACK, place, 50, &[b'x'; PAYLOAD])?;
-                if segment % 2 == 1 {
-                    to.packet(n, true, ACK, 50, place + PAYLOAD as u32, b"")?;
-                }
-            }
-        }
-        for n in all {
-            let end = 45 + SEGMENTS * PAYLOAD as u32;
-            to.packet(n, false, FIN | ACK, end, 50, b"")?;
-            to.packet(n, true, FIN | ACK, 50, end + 1, b"")?;
-        }
+        round(&mut to, first..first + CONNECTIONS)?;
         first += CONNECTIONS;
     }
     to.to.flush()?;
     Ok(to.size)
+}
+
+fn downloads(to: &mut Capture<'_>, all: Range<u32>) -> Result<()> {
+    for n in all.clone() {
+        to.begin(n)?;
+        let request = b"GET /file HTTP/1.1\r\nHost: files.example.net\r\n\r\n";
+        to.packet(n, true, ACK, 1, 1, request)?;
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 289600\r\n\r\n";
+        to.packet(n, false, ACK, 1, 50, head)?;
+    }
+    for segment in 0..SEGMENTS {
+        for n in all.clone() {
+            let place = 45 + segment * PAYLOAD as u32;
+            to.packet(n, false, ACK, place, 50, &[b'x'; PAYLOAD])?;
+            if segment % 2 == 1 {
+                to.packet(n, true, ACK, 50, place + PAYLOAD as u32, b"")?;
+            }
+        }
+    }
+    let end = 45 + SEGMENTS * PAYLOAD as u32;
+    all.into_iter().try_for_each(|n| to.end(n, 50, end))
+}
+
+fn words(to: &mut Capture<'_>, all: Range<u32>) -> Result<()> {
+    let place = |words: u32| 1 + words * WORD as u32;
+    for n in all.clone() {
+        to.begin(n)?;
+    }
+    for word in 0..WORDS {
+        for n in all.clone() {
+            to.packet(n, true, ACK, place(word), place(word), &[b'x'; WORD])?;
+            to.packet(n, false, ACK, place(word), place(word + 1), &[b'y'; WORD])?;
+        }
+    }
+    let end = place(WORDS);
+    all.into_iter().try_for_each(|n| to.end(n, end, end))
 }
 
 struct Capture<'a> {
@@ -109,6 +146,17 @@ struct Capture<'a> {
 }
 
 impl Capture<'_> {
+    fn begin(&mut self, n: u32) -> Result<()> {
+        self.packet(n, true, SYN, 0, 0, b"")?;
+        self.packet(n, false, SYN | ACK, 0, 1, b"")
+    }
+
+    /// Closes connection `n`, whose agent and server are at these places.
+    fn end(&mut self, n: u32, agent: u32, server: u32) -> Result<()> {
+        self.packet(n, false, FIN | ACK, server, agent, b"")?;
+        self.packet(n, true, FIN | ACK, agent, server + 1, b"")
+    }
+
     /// A segment of connection `n`, from the agent or to it.
     fn packet(
         &mut self,

@@ -73,7 +73,7 @@ pub fn run(extent: Extent) -> Result<bool> {
     let mut rows = costs.rows();
     rows.extend(capacity::measure(extent)?);
     rows.push(latency::measure(extent)?);
-    rows.push(capture::replayed(extent)?);
+    rows.extend(capture::replayed(extent)?);
     let report = report::Report::new(extent, &costs, &rows);
     print!("{}", report.text());
     if extent.full {

@@ -121,26 +121,36 @@ impl Lines {
 
     /// How many of these bytes belong to the object, and how it ended if it did.
     fn scan(&mut self, bytes: &[u8]) -> (usize, Option<End>) {
-        for (at, &byte) in bytes.iter().enumerate() {
-            if byte == b'\n' {
-                return (at + 1, Some(End::Line));
-            }
+        let mut at = 0;
+        while let Some(&byte) = bytes.get(at) {
+            at += 1;
             if self.in_string {
-                match byte {
-                    _ if self.escaped => self.escaped = false,
-                    b'\\' => self.escaped = true,
+                if self.escaped {
+                    self.escaped = false;
+                    if byte != b'\n' {
+                        continue;
+                    }
+                }
+                // Most of a message is in strings, where three bytes count.
+                let Some(next) = memchr::memchr3(b'"', b'\\', b'\n', &bytes[at - 1..]) else {
+                    break;
+                };
+                at += next;
+                match bytes[at - 1] {
+                    b'\n' => return (at, Some(End::Line)),
                     b'"' => self.in_string = false,
-                    _ => {}
+                    _ => self.escaped = true,
                 }
                 continue;
             }
             match byte {
+                b'\n' => return (at, Some(End::Line)),
                 b'"' => self.in_string = true,
                 b'{' => self.depth += 1,
                 b'}' => {
                     self.depth -= 1;
                     if self.depth == 0 {
-                        return (at + 1, Some(End::Closed));
+                        return (at, Some(End::Closed));
                     }
                 }
                 _ => {}
