@@ -9,7 +9,10 @@
 //! out outside. A relay adds its framing (SSH 36 to 44 bytes a record, TLS 22 to
 //! 29, multiplexers less), so the sizes match within a few dozen bytes; a program that
 //! acts on what it is told does not repeat it. Figures: docs/notes/relay-separation.md.
+//! Where SSH compresses, the turns in which it opens a channel tell what sizes do not
+//! ([`Channel`]).
 
+mod channel;
 mod pair;
 mod route;
 mod spans;
@@ -26,6 +29,7 @@ use crate::decode::{Burst, ProcessKey, Way};
 use crate::event::{Address, Transport};
 use crate::flow::Flow;
 
+pub use channel::Channel;
 use pair::LAG_NS;
 pub use pair::{Cause, Exchange, Pair, Score};
 use route::Route;
@@ -40,6 +44,9 @@ pub const CAUSE_NS: u64 = 250_000_000;
 const MAX_CONNECTIONS: usize = 4;
 /// Pairs that are compared at once, of one agent.
 const MAX_PAIRS: usize = 256;
+/// One in so many of the inside connections after an SSH flow's data has to be seen to
+/// be a channel of its.
+const ONE_IN: u32 = 4;
 /// Routes whose exchanges are added up, of one agent.
 const MAX_ROUTES: usize = 256;
 /// Flows whose bursts are kept, of one agent.
@@ -93,6 +100,8 @@ pub struct Risen {
     /// Exchanges of all connections between the same ends that were relayed like this
     /// one; those that were copied count twice.
     pub on_route: u32,
+    /// Channels for visitors that the flow to outside has opened so far, if it is SSH.
+    pub channels: u32,
     /// The flow to outside.
     pub outside: End,
     /// The flow inside.
@@ -110,6 +119,10 @@ struct Track {
     spans: Spans,
     /// The other flows of its pairs.
     partners: Vec<FlowId>,
+    /// Of a flow to outside: inside connections that came after its data, and those of
+    /// them for which it was seen to open a channel.
+    caused: u32,
+    channels: u32,
     /// Of an inside flow: whether its route knows that it was relayed.
     relayed: bool,
 }
@@ -118,6 +131,13 @@ impl Track {
     fn quiet_since(&self) -> u64 {
         let last = self.spans.newest().map_or(0, |span| span.last);
         last.max(self.begun)
+    }
+
+    /// Channels that count: none unless a good part of the inside connections have one,
+    /// as over days chance has some. Of visitors who come at once not each shows.
+    fn channels(&self) -> u32 {
+        let counts = self.channels.saturating_mul(ONE_IN) >= self.caused;
+        if counts { self.channels } else { 0 }
     }
 
     fn ended_before(&self, time: u64) -> bool {
@@ -263,6 +283,8 @@ impl AgentRelays {
             closed: None,
             spans: Spans::default(),
             partners: Vec::new(),
+            caused: 0,
+            channels: 0,
             relayed: false,
         };
         self.tracks.insert(flow.id, track);
@@ -335,6 +357,10 @@ impl AgentRelays {
         let mut risen = self.compare(flow.id);
         for risen in &mut risen {
             risen.on_route = self.on_route(risen, burst.last);
+            if let Some(outside) = self.tracks.get_mut(&risen.outside.flow) {
+                outside.channels += risen.channels;
+                risen.channels = outside.channels();
+            }
         }
         risen
     }
@@ -357,12 +383,17 @@ impl AgentRelays {
             let Some(pair) = self.pairs.get_mut(&(outside.end.flow, inside.end.flow)) else {
                 continue;
             };
-            let before = pair.score.exchanges();
+            let before = (pair.score.exchanges(), pair.channel);
             pair.compare(&outside.spans, &inside.spans);
-            if pair.score.exchanges() > before {
+            if outside.end.protocol == Some("ssh") && pair.channel.is_none() {
+                pair.channel = channel::opened(inside.begun, &outside.spans, &inside.spans);
+            }
+            let new = u32::from(pair.channel != before.1);
+            if pair.score.exchanges() > before.0 || new > 0 {
                 risen.push(Risen {
                     pair: pair.clone(),
                     on_route: 0,
+                    channels: new,
                     outside: outside.end.clone(),
                     inside: inside.end.clone(),
                 });
@@ -429,6 +460,9 @@ impl AgentRelays {
             if let Some(track) = self.tracks.get_mut(&flow) {
                 track.partners.push(other);
             }
+        }
+        if let (Cause::Data(_), Some(track)) = (cause, self.tracks.get_mut(&outside)) {
+            track.caused += 1;
         }
         let pair = Pair::new(outside, inside, cause, begun);
         self.pairs.insert((outside, inside), pair);

@@ -28,7 +28,8 @@ static MATCHED: Setting = Setting {
     name: "matched",
     default: 2,
     about: "exchanges whose sizes match both ways before a relay is believed; one can be chance, as recordings \
-            of honest agents show. Between ssh and what it connects to itself, one is enough",
+            of honest agents show. Between ssh and what it connects to itself, one is enough. Or channels that SSH \
+            opened for visitors: two at least",
 };
 /// Exchanges before a relay is called sustained.
 pub static SUSTAINED: Setting = Setting {
@@ -168,10 +169,16 @@ pub fn relayed(
     let Risen {
         pair,
         on_route,
+        channels,
         outside,
         inside,
     } = risen;
-    if cfg!(mutate = "reverse-tunnel-relay") || !pair.score.is_relay() {
+    // In SSH's turns once is enough for nothing: somebody's own connection may
+    // fall between two messages.
+    let channel = pair
+        .channel
+        .filter(|_| u64::from(*channels) >= limits.ssh.max(2));
+    if cfg!(mutate = "reverse-tunnel-relay") || !(pair.score.is_relay() || channel.is_some()) {
         return None;
     }
     let (from, to) = (outside.remote?, inside.remote?);
@@ -181,7 +188,8 @@ pub fn relayed(
     let exchanges = u64::from(own.max(*on_route));
     // One match may be chance, except between ssh and what it did itself.
     let least = if ssh { limits.ssh } else { limits.matched };
-    let enough = exchanges >= least || (ssh && is_own(outside, inside, process));
+    let enough =
+        exchanges >= least || channel.is_some() || (ssh && is_own(outside, inside, process));
     let (detector, stage) = match exchanges {
         _ if !enough => return None,
         _ if ssh => (&SSH_DETECTOR, RELAYED),
@@ -212,6 +220,13 @@ pub fn relayed(
                 exchange.inside, exchange.outside
             ),
         }
+    }));
+    evidence.extend(channel.map(|channel| {
+        format!(
+            "{} bytes in from {from}, then {} bytes out before anything was sent to {to}, as SSH opens a channel for \
+             a visitor; {channels} so far",
+            channel.open, channel.confirmation
+        )
     }));
     if *on_route > own {
         evidence.push(format!(
@@ -276,7 +291,7 @@ fn subjects(key: ProcessKey, process: Option<&Arc<Process>>, flow: Option<FlowId
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::relay::{Pair, Score};
+    use crate::detect::relay::{Channel, Pair, Score};
     use crate::event::{Address, Ancestor};
 
     fn key(pid: u32) -> ProcessKey {
@@ -305,6 +320,16 @@ mod tests {
         (connector, parent): (u32, u32),
         exchanges: u32,
     ) -> Option<(&'static str, usize)> {
+        found_of(protocol, (connector, parent), exchanges, 0)
+    }
+
+    /// The same of a relay that is the newest of so many channels.
+    fn found_of(
+        protocol: Option<&'static str>,
+        (connector, parent): (u32, u32),
+        exchanges: u32,
+        channels: u32,
+    ) -> Option<(&'static str, usize)> {
         let process = Process {
             pid: connector,
             ancestors: [Ancestor {
@@ -321,9 +346,14 @@ mod tests {
             answers: exchanges,
             ..Score::default()
         };
+        pair.channel = (channels > 0).then_some(Channel {
+            open: 36,
+            confirmation: 80,
+        });
         let risen = Risen {
             pair,
             on_route: 0,
+            channels,
             outside: end([203, 0, 113, 1], 5, protocol),
             inside: end([127, 0, 0, 1], connector, None),
         };
@@ -365,6 +395,16 @@ mod tests {
             Some((SSH_DETECTOR.name, RELAYED))
         );
         assert_eq!(found(ssh, (0, 0), 1), None, "unknown");
+    }
+
+    #[test]
+    fn two_channels_of_an_ssh_flow_prove_a_tunnel_whatever_the_sizes() {
+        let ssh = Some("ssh");
+        assert_eq!(found_of(ssh, (6, 1), 0, 1), None);
+        assert_eq!(
+            found_of(ssh, (6, 1), 0, 2),
+            Some((SSH_DETECTOR.name, RELAYED))
+        );
     }
 
     #[test]

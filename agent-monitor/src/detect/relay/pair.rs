@@ -3,6 +3,7 @@
 use agent_monitor_common::event::FlowId;
 
 use super::CAUSE_NS;
+use super::channel::Channel;
 use super::route::Relayed;
 use super::spans::{Span, Spans};
 use crate::decode::Way;
@@ -81,6 +82,8 @@ pub struct Pair {
     pub score: Score,
     /// Exchanges to tell of: bytes outside and inside, with the direction.
     pub shown: Vec<Exchange>,
+    /// The channel of SSH's for which the inside connection was made.
+    pub channel: Option<Channel>,
     /// Inside bursts compared so far.
     compared: u64,
     /// Up to when outside bursts were used, by direction.
@@ -101,6 +104,7 @@ impl Pair {
             cause,
             score: Score::default(),
             shown: Vec::new(),
+            channel: None,
             compared: 0,
             used: [begun, begun.saturating_sub(CAUSE_NS)],
         }

@@ -128,6 +128,70 @@ fn a_request_whose_burst_is_told_of_late_counts_although_a_channel_was_opened_be
     assert_eq!(risen[0].pair.score.unmatched, 0);
 }
 
+/// One visitor through an SSH flow that compresses, as asyncssh does; gives the channels
+/// that were told of.
+fn compressed(relays: &mut Relays, outside: &Flow, n: u64) -> Vec<u32> {
+    let at = n * 500 * MS;
+    let inside = inside(10 + n, 1, at + 5 * MS);
+    told(relays, outside, Way::In, at, 36);
+    relays.opened(&inside, |_, _| true);
+    told(relays, outside, Way::Out, at + 6 * MS, 80);
+    told(relays, &inside, Way::Out, at + 8 * MS, 300);
+    told(relays, outside, Way::In, at + 7 * MS, 60);
+    told(relays, &inside, Way::In, at + 9 * MS, 3_000);
+    let risen = told(relays, outside, Way::Out, at + 10 * MS, 100);
+    assert!(risen.iter().all(|risen| risen.pair.score.exchanges() == 0));
+    risen.iter().map(|risen| risen.channels).collect()
+}
+
+/// A program's own connection after its flow's data.
+fn own(relays: &mut Relays, outside: &Flow, n: u64) {
+    let at = n * 500 * MS;
+    let inside = inside(10 + n, 1, at + 5 * MS);
+    told(relays, outside, Way::In, at, 36);
+    relays.opened(&inside, |_, _| true);
+    told(relays, &inside, Way::Out, at + 6 * MS, 300);
+    told(relays, &inside, Way::In, at + 9 * MS, 3_000);
+    assert!(told(relays, outside, Way::Out, at + 10 * MS, 100).is_empty());
+}
+
+#[test]
+fn channels_of_an_ssh_flow_count_although_no_size_matches() {
+    let mut relays = Relays::default();
+    let mut outside = outside(1, 1);
+    outside.protocol = Some("ssh");
+    relays.opened(&outside, |_, _| true);
+    for n in 1..4u32 {
+        assert_eq!(
+            compressed(&mut relays, &outside, n.into()),
+            [n],
+            "visitor {n}"
+        );
+    }
+}
+
+#[test]
+fn channels_do_not_count_among_many_connections_that_have_none() {
+    let mut relays = Relays::default();
+    let mut outside = outside(1, 1);
+    outside.protocol = Some("ssh");
+    relays.opened(&outside, |_, _| true);
+    for n in 1..8 {
+        own(&mut relays, &outside, n);
+    }
+    assert_eq!(compressed(&mut relays, &outside, 8), [0]);
+    assert_eq!(compressed(&mut relays, &outside, 9), [0]);
+    assert_eq!(compressed(&mut relays, &outside, 10), [3], "3 of 10");
+}
+
+#[test]
+fn what_is_not_ssh_opens_no_channels() {
+    let mut relays = Relays::default();
+    let outside = outside(1, 1);
+    relays.opened(&outside, |_, _| true);
+    assert!(compressed(&mut relays, &outside, 1).is_empty());
+}
+
 #[test]
 fn the_last_burst_of_a_closed_outside_flow_still_counts() {
     let mut relays = Relays::default();
