@@ -116,6 +116,34 @@ fn an_agent_is_seen_opened_and_left_by_keys() {
     terminal.wait_for(&["CONN/s", "ALERTS▾"], SOON).unwrap();
     terminal.press("s").unwrap();
     terminal.wait_for(&["LOST▾"], SOON).unwrap();
+
+    let tunnel = [
+        "ssh",
+        "-o",
+        "BatchMode=yes",
+        "-NR",
+        "9001:127.0.0.1:8000",
+        SERVER,
+    ];
+    let _tunnel = agent.spawn(&tunnel).unwrap();
+    terminal
+        .wait_for(
+            &["1 medium", "Alerts 1", "medium/low", "reverse-ssh-tunnel"],
+            SOON,
+        )
+        .unwrap();
+    terminal.press("\t\r").unwrap();
+    let shown = terminal
+        .wait_for(
+            &["severity  medium/low", "evidence  - ", "incident  reverse-"],
+            SOON,
+        )
+        .unwrap();
+    assert!(
+        shown.contains("process   ssh -o BatchMode=yes -NR"),
+        "{shown}"
+    );
+
     terminal.press("?").unwrap();
     terminal.wait_for(&["what columns mean"], SOON).unwrap();
     terminal.press("q").unwrap();
