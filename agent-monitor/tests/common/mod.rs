@@ -1,6 +1,7 @@
 //! Alerts to store and deliver, and waiting for what they lead to.
 #![allow(dead_code, reason = "each suite uses its own part")]
 
+pub mod http;
 pub mod receivers;
 
 use std::path::Path;
