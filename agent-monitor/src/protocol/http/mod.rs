@@ -8,6 +8,7 @@
 
 mod body;
 mod head;
+mod inflate;
 mod websocket;
 
 #[cfg(test)]
@@ -178,7 +179,11 @@ impl Parser for Http {
             };
             half.buffer.capacity() + body
         };
-        self.halves.iter().map(held).sum()
+        let frames = match &self.mode {
+            Mode::Frames(frames) => frames.iter().map(Frames::held).sum(),
+            _ => 0,
+        };
+        self.halves.iter().map(held).sum::<usize>() + frames
     }
 
     fn wants(&self) -> Wants {

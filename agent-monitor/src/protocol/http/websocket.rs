@@ -1,10 +1,11 @@
 //! WebSocket frames (RFC 6455, 5.2): what they carry, unmasked.
 //!
 //! Messages of text are carried as lines, since each is a whole and begins
-//! anew; messages of bytes are carried as a stream. A compressed message
-//! (RFC 7692) is not looked into: its bytes count as not captured.
+//! anew; messages of bytes are carried as a stream. Compressed messages (RFC 7692)
+//! are put back by `inflate`.
 
 use super::super::{Carried, Side};
+use super::inflate::Inflate;
 
 /// Two bytes, eight of length, four of mask.
 const HEADER_MAX: usize = 14;
@@ -23,6 +24,7 @@ pub(super) struct Frames {
     /// The message it is part of is text.
     text: bool,
     compressed: bool,
+    inflate: Inflate,
     lost: bool,
 }
 
@@ -39,6 +41,7 @@ impl Frames {
     /// Takes bytes and hands on what they carry.
     pub fn bytes(&mut self, side: Side, mut rest: &[u8], carried: &mut Vec<Carried>) {
         let mut plain = Vec::new();
+        let was_over = self.inflate.is_over();
         while !rest.is_empty() && !self.lost {
             let Some(frame) = &mut self.frame else {
                 self.header.push(rest[0]);
@@ -50,11 +53,14 @@ impl Frames {
             let available = usize::try_from(frame.left).unwrap_or(usize::MAX);
             let (part, after) = rest.split_at(available.min(rest.len()));
             rest = after;
-            if !frame.control && !self.compressed {
-                plain.extend(part.iter().enumerate().map(|(n, byte)| match frame.mask {
-                    Some(mask) => byte ^ mask[(frame.at + n) % 4],
-                    None => *byte,
-                }));
+            let unmasked = part.iter().enumerate().map(|(n, byte)| match frame.mask {
+                Some(mask) => byte ^ mask[(frame.at + n) % 4],
+                None => *byte,
+            });
+            match self.compressed {
+                _ if frame.control => {}
+                true => self.inflate.take(unmasked),
+                false => plain.extend(unmasked),
             }
             frame.at = (frame.at + part.len()) % 4;
             frame.left -= part.len() as u64;
@@ -63,6 +69,14 @@ impl Frames {
         if !plain.is_empty() {
             carried.push(Carried::Bytes(side, plain));
         }
+        if self.inflate.is_over() && !was_over {
+            carried.push(Carried::Gap(side));
+        }
+    }
+
+    /// Bytes of memory that it takes.
+    pub fn held(&self) -> usize {
+        self.inflate.held()
     }
 
     /// Bytes were not captured.
@@ -73,6 +87,9 @@ impl Frames {
                 frame.at = (frame.at + count as usize) % 4;
                 if !frame.control {
                     carried.push(Carried::Skipped(side, count));
+                    if self.compressed {
+                        self.inflate.stop();
+                    }
                 }
                 let mut line_end = Vec::new();
                 self.end(&mut line_end);
@@ -83,6 +100,7 @@ impl Frames {
             _ => {
                 // Where the next frame begins cannot be told.
                 self.lost = true;
+                self.inflate.stop();
                 carried.push(Carried::Gap(side));
             }
         }
@@ -129,10 +147,16 @@ impl Frames {
         if let Some(frame) = self.frame.take_if(|frame| frame.left == 0)
             && frame.last
             && !frame.control
-            && self.text
-            && !self.compressed
         {
-            plain.push(b'\n');
+            if self.compressed {
+                let Some(said) = self.inflate.end() else {
+                    return;
+                };
+                plain.extend(said);
+            }
+            if self.text {
+                plain.push(b'\n');
+            }
         }
     }
 }

@@ -1,3 +1,4 @@
+use flate2::{Compress, Compression, FlushCompress};
 use proptest::prelude::*;
 
 use super::super::captured::session;
@@ -82,6 +83,24 @@ fn carriers() -> Vec<(&'static str, Session)> {
         [first, masked(10, b""), masked(0, &SUBSCRIBE[20..])].concat(),
     ));
     bytes.push((Responder, plain(2, NOTIFY)));
+    // Compressed, the second with a reference to the first.
+    let mut compressed = text[..2].to_vec();
+    let mut compress = Compress::new(Compression::best(), false);
+    let mut deflated = |text: &[u8]| {
+        let mut out = Vec::with_capacity(text.len() + 100);
+        let done = compress.compress_vec(text, &mut out, FlushCompress::Sync);
+        done.expect("there is room");
+        out.truncate(out.len() - 4);
+        let mut frame = masked(1, &out);
+        frame[0] |= 0x40;
+        frame
+    };
+    compressed.push((
+        Initiator,
+        deflated(b"{\"type\":\"hello\",\"method\":\"mining\"}"),
+    ));
+    compressed.push((Initiator, deflated(short)));
+    compressed.push((Responder, plain(1, NOTIFY)));
     vec![
         ("nothing", carrier(&[])),
         (
@@ -136,6 +155,7 @@ fn carriers() -> Vec<(&'static str, Session)> {
         ),
         ("WebSocket, text", text),
         ("WebSocket, bytes", bytes),
+        ("WebSocket, compressed", compressed),
         (
             "an HTTP request and its answer",
             carrier(&[
