@@ -30,6 +30,9 @@ const MINING: Incident = ("mining-pool-protocol", &["high/medium", "critical/hig
 /// connection, or one and the same.
 const SHELL: Incident = ("reverse-shell", &["critical/high"]);
 
+/// One proxy, however many come through it.
+const PROXY: Incident = ("tunnel-tool", &["medium/high"]);
+
 /// First contacts that fail one after the other, then many within a minute.
 const PROBE: Incident = ("internal-network-probe", &["medium/medium", "high/high"]);
 
@@ -72,6 +75,8 @@ const EXPECTED: &[(&str, &[Incident])] = &[
     ("reverse_shell_busybox", &[SHELL]),
     ("reverse_shell_ncat", &[SHELL]),
     ("reverse_shell_pipes", &[SHELL]),
+    ("socks_proxy_for_outside", &[PROXY]),
+    ("socks_proxy_outside", &[]),
     ("internal_scan", &[PROBE]),
     ("peer_fan_out", &[]),
     ("llm_harness", &[]),
@@ -154,7 +159,7 @@ scenarios! {
     reverse_shell_bash reverse_shell_python reverse_shell_python_pty reverse_shell_perl
     reverse_shell_socat reverse_shell_socat_pty
     reverse_shell_nc reverse_shell_busybox reverse_shell_ncat reverse_shell_pipes
-    internal_scan peer_fan_out
+    socks_proxy_for_outside socks_proxy_outside internal_scan peer_fan_out
     llm_harness llm_harness_stateful http_forward_proxy db_app package_mirror mcp ordinary_work;
     docker: ssh_reverse_tunnel_with_traffic stratum_monero ordinary_work
 }

@@ -148,8 +148,8 @@ impl Mining {
         let shown = &fact.bytes[..fact.bytes.len().min(MAX_PAYLOAD - heard.shown)];
         heard.shown += shown.len();
         let mut line = format!("{speaker} said {} ({})", fact.message, fact.dialect);
-        // Of ciphertext nothing is shown.
-        if !fact.bytes.is_empty() {
+        // Of ciphertext nothing is shown, nor beyond the limit.
+        if !shown.is_empty() {
             let more = if shown.len() < fact.bytes.len() {
                 "…"
             } else {

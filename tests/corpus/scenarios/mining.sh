@@ -26,8 +26,9 @@ start_xmrig() { # OPTIONS…
         -u "$wallet" -t 1 --no-color "$@"
 }
 enough_shares() { [ "$(grep -c '^share accepted' "$work/servers")" -ge 3 ]; }
-# The shape of a Monero address, and nobody's.
-wallet=4$(printf '8Ab%.0s' {1..32} | head -c 94)
+# A Monero address, with the check sum that XMRig looks at before it asks a node. Both its
+# keys are the curve's base point, so that everybody knows the secret ones.
+wallet=44yQXfkWZNmJ8QgRfFWTzmJ8QgRfFWTzmJ8QgRfFWTzmJ7suhUXwdrDJ8QgRfFWTzmJ8QgRfFWTzmJ8QgRfFWTzmCYrSgjJ
 
 xmrig() { xmrig_with -o "$server:3333"; }
 xmrig_socks5() {

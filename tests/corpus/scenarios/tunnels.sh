@@ -110,6 +110,15 @@ microsocks_proxy() {
         in_server curl -sS --rate 600/m -x "socks5://$agent:1080" -o /dev/null $url -o /dev/null $url -o /dev/null $url
     done
 }
+tinyproxy_proxy() {
+    inside_web
+    printf 'Port 8888\nListen %s\nTimeout 60\nLogLevel Error\n' "$agent" >"$work/tinyproxy"
+    serve_inside 8888 tinyproxy -d -c "$work/tinyproxy"
+    local url=http://127.0.0.1:8000/index.html
+    for _ in 1 2 3; do
+        in_server curl -sS --rate 600/m --proxytunnel -x "http://$agent:8888" -o /dev/null $url -o /dev/null $url
+    done
+}
 microsocks_behind_ssh() {
     sshd
     inside_web

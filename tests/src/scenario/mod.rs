@@ -8,6 +8,7 @@
 mod mining;
 mod ordinary;
 mod probing;
+mod proxy;
 mod relay;
 mod shell;
 mod ssh;
@@ -202,6 +203,18 @@ pub static SCENARIOS: &[Scenario] = &[
         about: "sh -i between two pipes, which another program connects",
         alert: Some("reverse-shell"),
         run: shell::pipes,
+    },
+    Scenario {
+        name: "socks_proxy_for_outside",
+        about: "a SOCKS proxy inside the agent, through which somebody outside comes in",
+        alert: Some("tunnel-tool"),
+        run: proxy::for_outside,
+    },
+    Scenario {
+        name: "socks_proxy_outside",
+        about: "curl goes out through a SOCKS proxy outside",
+        alert: None,
+        run: proxy::outside,
     },
     Scenario {
         name: "internal_scan",

@@ -125,6 +125,12 @@ pub const TOOLS: &[Requirement] = &[
         packages: &["npm"],
     },
     Requirement {
+        name: "microsocks",
+        why: "is a proxy outside that agents use",
+        shown_by: &["microsocks"],
+        packages: &["microsocks"],
+    },
+    Requirement {
         name: "rsyslog",
         why: "receives forwarded alerts",
         shown_by: &[

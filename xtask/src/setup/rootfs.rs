@@ -28,6 +28,7 @@ const PACKAGES: &[&str] = &[
     // Services inside an agent, which its tunnels and proxies lead to.
     "redis-server",
     "tinyproxy-bin",
+    "microsocks",
     "socat",
     // Programs that hand a shell to whoever they connect to: three with an option for it.
     "netcat-traditional",
