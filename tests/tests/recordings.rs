@@ -190,7 +190,10 @@ fn who_reserves_huge_pages_and_who_computes_in_them_are_found_again() {
     let event = last("huge_pages", "miner-process");
     assert_eq!(event["process"]["comm"], "python3", "{event:#}");
     let evidence = event["alert"]["evidence"].to_string();
-    assert!(evidence.contains("1024 MiB of huge pages"), "{evidence}");
+    assert!(
+        evidence.contains("1024 MiB of huge pages of its own"),
+        "{evidence}"
+    );
     assert!(
         evidence.contains("94 % of one processor over 61 s"),
         "{evidence}"

@@ -5,8 +5,9 @@
 //! sysctl, which passes a hook of the cgroup, or by a file of sysfs, which passes none.
 //! Their use shows either way, as what the process holds of them.
 //!
-//! To hold them is no sign by itself: databases, packet processors, virtual machines and
-//! JVMs do, too. A miner is busy besides, itself and all the time.
+//! To hold them is no sign by itself: virtual machines and JVMs do, too. A miner is busy
+//! besides, itself and all the time. Databases and packet processors share theirs
+//! between processes, which RandomX has no use for: those do not count.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -142,7 +143,10 @@ impl Holders {
                 who(process.as_ref())
             ),
             evidence: vec![
-                format!("HugetlbPages of /proc/{}/status: {held}", key.pid),
+                format!(
+                    "it holds {held} of its own, by /proc/{}/status and maps",
+                    key.pid
+                ),
                 format!("the process used {busy} meanwhile"),
             ],
             process,

@@ -34,9 +34,15 @@ impl HugePages {
             .fold(0, u64::saturating_add)
     }
 
-    /// Bytes of huge pages that a process has mapped.
-    pub fn held(&self, pid: u32) -> Option<u64> {
-        self.procfs.huge_pages(pid)
+    /// Bytes of huge pages that a process has mapped. From `many` on only those of its own are
+    /// counted, as far as that can be told: what it shares is no scratch memory.
+    pub fn held(&self, pid: u32, many: u64) -> Option<u64> {
+        let all = self.procfs.huge_pages(pid)?;
+        if all < many {
+            return Some(all);
+        }
+        let own = self.procfs.private_huge_pages(pid);
+        Some(own.map_or(all, |own| own.min(all)))
     }
 
     /// Which process has this id, and the nanoseconds of processor time that it has used.
@@ -87,7 +93,7 @@ mod tests {
     #[test]
     fn this_very_process_holds_none_and_is_known_by_its_start() {
         let (huge, pid) = (HugePages::default(), std::process::id());
-        assert_eq!(huge.held(pid), Some(0));
+        assert_eq!((huge.held(pid, 1), huge.held(pid, 0)), (Some(0), Some(0)));
         let (key, _) = huge.used(pid).expect("this process");
         let read = Procfs::default().read(pid).expect("this process");
         assert_eq!((key.pid, key.start), (pid, read.start));

@@ -14,6 +14,9 @@ use crate::decode::{TICK_NS, text};
 
 /// Most bytes that are read of `stat` and `status`: both are below 4 KiB.
 const FILE_CAP: u64 = 16 << 10;
+/// Most bytes that are read of `maps`: some twenty thousand mappings without a file, which
+/// take 5 ms.
+const MAPS_CAP: u64 = 1 << 20;
 
 /// A process, alive when it was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,6 +84,15 @@ impl Procfs {
         // proc_pid_status(5): `HugetlbPages: 0 kB`.
         let kib: u64 = first_number(&status, b"HugetlbPages:")?;
         kib.checked_mul(1024)
+    }
+
+    /// Bytes of address space that a process has for huge pages of its own: neither shared
+    /// nor a file's. `None` when there is no such process, or it has too many mappings.
+    pub fn private_huge_pages(&self, pid: u32) -> Option<u64> {
+        let path = self.root.join(pid.to_string()).join("maps");
+        let maps = read_capped(&path, MAPS_CAP).filter(|it| (it.len() as u64) < MAPS_CAP)?;
+        let sizes = maps.split(|&byte| byte == b'\n').filter_map(own_huge);
+        Some(sizes.fold(0, u64::saturating_add))
     }
 
     /// What a process has done so far.
@@ -153,6 +165,20 @@ fn first_number<T: FromStr>(status: &[u8], name: &[u8]) -> Option<T> {
         .ok()
 }
 
+/// The size of a mapping, if it is of huge pages, private and anonymous: proc_pid_maps(5) shows
+/// it under the name of the file that the kernel makes for it (hugetlb_file_setup, mm/mmap.c).
+fn own_huge(line: &[u8]) -> Option<u64> {
+    let mut fields = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
+    let (range, rights) = (fields.next()?, fields.next()?);
+    // After offset, device and inode.
+    if fields.nth(3)? != "/anon_hugepage" || !rights.ends_with('p') {
+        return None;
+    }
+    let (from, to) = range.split_once('-')?;
+    let address = |text| u64::from_str_radix(text, 16).ok();
+    address(to)?.checked_sub(address(from)?)
+}
+
 fn read_capped(path: &Path, cap: u64) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)
@@ -199,6 +225,26 @@ mod tests {
         fs::write(dir.join("status"), status).expect("a file");
         let held = Procfs::at(root.path()).huge_pages(7);
         assert_eq!(held, Some(2_336 << 20));
+    }
+
+    #[test]
+    fn huge_pages_of_its_own_are_neither_shared_nor_a_file_s() {
+        let root = tempfile::tempdir().expect("a directory");
+        let (procfs, dir) = (Procfs::at(root.path()), root.path().join("7"));
+        fs::create_dir(&dir).expect("a directory");
+        let maps = "\
+            55aa0000-55ab0000 r-xp 00000000 fe:00 77        /usr/bin/x\n\
+            7f0040000000-7f00c2000000 rw-p 00000000 00:10 1 /anon_hugepage (deleted)\n\
+            7f00d0000000-7f00d0200000 rw-p 00000000 00:10 2 /anon_hugepage (deleted)\n\
+            7f0100000000-7f0200000000 rw-s 00000000 00:10 3 /anon_hugepage (deleted)\n\
+            7f0300000000-7f0400000000 rw-s 00000000 00:31 4 /dev/hugepages/rtemap_0\n\
+            7f0500000000-7f0600000000 rw-p 00000000 00:00 0 \n\
+            ffff-0000 rw-p 00000000 00:10 5                 /anon_hugepage (deleted)\n";
+        fs::write(dir.join("maps"), maps).expect("a file");
+        assert_eq!(procfs.private_huge_pages(7), Some(2_082 << 20));
+        fs::write(dir.join("maps"), vec![b'x'; 1 << 20]).expect("a file");
+        assert_eq!(procfs.private_huge_pages(7), None, "too many");
+        assert_eq!(procfs.private_huge_pages(8), None);
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub struct Holding {
     pub process: ProcessKey,
     /// When that was read, nanoseconds since boot.
     pub time: u64,
-    /// Bytes of huge pages of any size that are mapped (`HugetlbPages` of /proc/PID/status).
+    /// Bytes of huge pages of any size that it has mapped, without those that it shares.
     pub held: u64,
     /// Nanoseconds of processor time since it started, of all of its threads.
     pub used: u64,
