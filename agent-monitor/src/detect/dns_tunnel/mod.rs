@@ -252,6 +252,14 @@ fn is_reversed_address(domain: &str, below: &str) -> bool {
     zone && address
 }
 
+/// Whether this is below a top-level domain that the internet has not, as `cluster.local`
+/// of Kubernetes is, where a resolver tries every name that a program asks for, and as
+/// machines of a data centre are called. No server outside is ever asked for it, unless
+/// by the agent itself.
+fn is_local(name: &str) -> bool {
+    !psl::suffix(name.as_bytes()).is_some_and(|suffix| suffix.is_known())
+}
+
 impl DnsTunnels {
     /// Goes by these numbers from now on.
     pub fn configure(&mut self, settings: &Settings) {
@@ -276,7 +284,8 @@ impl DnsTunnels {
         let question = asked.filter(|_| !fact.message.is_response && flow.is_outbound())?;
         let name = question.name.to_ascii_lowercase();
         let (domain, below) = split(&name)?;
-        if is_reversed_address(domain, below) || lets_pass(&name) {
+        let asked_inside = flow.is_inside() && is_local(&name);
+        if asked_inside || is_reversed_address(domain, below) || lets_pass(&name) {
             return None;
         }
         let limits = self.limits;

@@ -206,3 +206,42 @@ fn tables_are_bounded() {
             .all(|domain| domain.names.len() <= MAX_NAMES)
     );
 }
+
+/// A resolver in Kubernetes tries every name below `svc.cluster.local` first (ndots:5).
+#[test]
+fn names_that_only_the_network_itself_has_are_no_tunnel_when_asked_inside() {
+    let asked = |resolver: [u8; 4], top: &str| {
+        let mut tunnels = DnsTunnels::default();
+        let flow = Flow {
+            direction: Some(Direction::Outbound),
+            remote: Some(crate::event::Address {
+                ip: resolver.into(),
+                port: 53,
+            }),
+            ..Flow::unknown(7)
+        };
+        let found = (0..100).filter_map(|it| {
+            let name = format!("{}.example.com.training.svc.{top}", code(it, 20));
+            let fact = Fact {
+                side: Side::Initiator,
+                bytes: 100,
+                message: Message {
+                    id: 1,
+                    is_response: false,
+                    code: Code::NOERROR,
+                    is_truncated: false,
+                    question: Some(Question {
+                        name,
+                        kind: Type::A,
+                    }),
+                    answers: Vec::new(),
+                },
+            };
+            tunnels.message(&flow, &fact, None, it * SECOND / 10, |_| false)
+        });
+        found.count()
+    };
+    assert_eq!(asked([10, 96, 0, 10], "cluster.local"), 0);
+    assert_eq!(asked([10, 96, 0, 10], "cluster.example.com"), 1);
+    assert_eq!(asked([203, 0, 113, 9], "cluster.local"), 1, "of whom?");
+}
