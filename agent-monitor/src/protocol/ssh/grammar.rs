@@ -407,8 +407,11 @@ impl Grammar {
     fn keepalives(&self, flight: &Flight, answer: u32) -> bool {
         let size = |n| self.to_server.size(n);
         let (keepalive, last, disconnect) = (size(27), size(34), size(33));
-        // Nobody sends one before the server's first word after letting it in.
-        if !self.keepalive_answered || flight.sent == flight.prompt {
+        // Nobody sends one before the server's first word after letting it in, unless
+        // that says nothing unasked: then the order tells, as OpenSSH asks for forwards
+        // before it says no-more-sessions.
+        let in_order = flight.first == last && keepalive != last;
+        if !self.keepalive_answered || (flight.sent == flight.prompt && !in_order) {
             return false;
         }
         // A first segment that is neither is a cut one, and tells nothing.

@@ -172,6 +172,25 @@ fn session_of(name: &str) -> Option<&'static str> {
     }
 }
 
+/// Not every server says something unasked after it let a client in.
+#[test]
+fn keepalives_to_a_server_that_says_nothing_unasked_are_no_forward() {
+    for cipher in ["chacha20", "aes128-gcm", "aes128-ctr"] {
+        let mut segments = capture(&format!("{cipher}-L-keepalive"));
+        let at = after_success(&segments);
+        let keepalive = (at..segments.len())
+            .filter(|&at| segments[at].side == Side::Initiator)
+            .nth(1)
+            .expect("it asks whether the server is there");
+        let mut place = 0;
+        segments.retain(|segment| {
+            place += 1;
+            !(at..keepalive).contains(&(place - 1)) || segment.side == Side::Initiator
+        });
+        assert_eq!(told(&segments), (false, false), "{cipher}");
+    }
+}
+
 /// A path's MSS cuts the segment in which a server's NEWKEYS and what it says next are.
 #[test]
 fn a_segment_that_is_cut_after_newkeys_costs_nothing() {
