@@ -194,6 +194,12 @@ fn a_daemon_that_goes_away_is_told_of_and_found_again() {
     let monitor = Monitor::start_at(&site, &[&agent.selector()], "").unwrap();
     let mut terminal = Terminal::run(&top(&monitor, &[]), 100, 24).unwrap();
     terminal.wait_for(&["attached, up"], SOON).unwrap();
+    monitor.signal(Signal::STOP).unwrap();
+    terminal
+        .wait_for(&["NO ANSWER for ", "CONN/s"], SOON)
+        .unwrap();
+    monitor.signal(Signal::CONT).unwrap();
+    terminal.wait_for(&["attached, up"], SOON).unwrap();
     monitor.stop().unwrap();
     terminal
         .wait_for(&["NO ANSWER, trying again: no agent-", "CONN/s"], SOON)

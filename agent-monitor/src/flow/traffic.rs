@@ -1,6 +1,7 @@
 //! How many bytes agents have moved in all their flows, those that have ended included.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::Flow;
 
@@ -28,12 +29,13 @@ impl Traffic {
         if flow.bytes == before {
             return;
         }
-        let is_counted = self.0.contains_key(&flow.agent) || self.0.len() < MAX_COUNTED;
-        if !is_counted {
-            return;
-        }
+        let has_room = self.0.len() < MAX_COUNTED;
+        let sum = match self.0.entry(flow.agent) {
+            Entry::Occupied(sum) => sum.into_mut(),
+            Entry::Vacant(place) if has_room => place.insert([0; 2]),
+            Entry::Vacant(_) => return,
+        };
         let seen = flow.is_datagrams || (flow.established.is_some() && !flow.is_found);
-        let sum = self.0.entry(flow.agent).or_default();
         for way in 0..2 {
             if seen || before[way] > 0 {
                 let more = flow.bytes[way].saturating_sub(before[way]);

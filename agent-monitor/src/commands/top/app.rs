@@ -1,5 +1,7 @@
 //! What is shown, and what keys do to it. No I/O.
 
+use std::time::Duration;
+
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::widgets::TableState;
 
@@ -58,6 +60,8 @@ pub struct App {
     pub overview: Overview,
     /// Why the daemon does not answer, if it does not.
     pub trouble: Option<String>,
+    /// How long the daemon has been asked without an answer.
+    pub waiting: Duration,
     /// The latest alerts.
     pub alerts: Alerts,
     /// What the table is sorted by.

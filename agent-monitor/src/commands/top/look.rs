@@ -15,7 +15,7 @@ use crate::event::Severity;
 /// Alerts that are asked for at once, and flows and processes of an agent: what a
 /// person scrolls through.
 const MOST: usize = 200;
-/// Alerts are few in an answer and many in a store.
+/// How long is waited for alerts, which a store that has many may take long to find.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The daemon and its agents at one time.
@@ -138,7 +138,6 @@ pub async fn alerts(client: &Client, agents: &[String]) -> Result<Vec<Alert>, Cl
         }
         Ok(alerts)
     };
-    // One slow store must not keep the rest from being shown.
     tokio::time::timeout(PATIENCE, answer)
         .await
         .unwrap_or_else(|_| Ok(Vec::new()))

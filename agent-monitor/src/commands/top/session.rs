@@ -2,7 +2,7 @@
 //! taken as they come, each in its turn.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use ratatui::DefaultTerminal;
@@ -32,10 +32,22 @@ pub struct Asked {
 
 /// What the daemon said.
 enum News {
-    /// Of itself and of all agents, with the latest alerts.
-    All(Result<(Box<Sample>, Vec<Alert>), ClientError>),
+    /// Of itself and of all agents.
+    Sample(Result<Box<Sample>, ClientError>),
+    /// The latest alerts. If it did not say them, it tells why with the sample.
+    Alerts(Vec<Alert>),
     /// Of the opened agent.
     Of(String, Result<Option<Belongings>, ClientError>),
+}
+
+/// What was asked and not answered yet: nothing is asked twice at a time, so that a daemon
+/// that is slow is not asked more.
+#[derive(Default)]
+struct Open {
+    sample: Option<Instant>,
+    alerts: bool,
+    /// Of the opened agent.
+    belongings: bool,
 }
 
 /// Shows the screen until the user or a signal ends it.
@@ -55,25 +67,21 @@ pub async fn run(asked: Asked, mut app: App) -> Result<()> {
     let theme = Theme::of_environment();
     let mut ticks = tokio::time::interval(asked.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut is_asked = false;
+    let mut open = Open::default();
     loop {
         screen.draw(&mut app, theme)?;
         tokio::select! {
             _ = interrupt.recv() => return Ok(()),
             _ = terminate.recv() => return Ok(()),
             _ = hangup.recv() => return Ok(()),
-            // One question at a time: a daemon that is slow is not asked more.
-            _ = ticks.tick(), if !is_asked => {
-                is_asked = true;
-                ask(&asked, &app, &tell);
-            }
-            Some(told) = news.recv() => is_asked &= !take(&mut app, told),
+            _ = ticks.tick() => ask(&asked, &mut app, &mut open, &tell),
+            Some(told) = news.recv() => take(&mut app, &mut open, told),
             key = keys.recv() => {
                 let mut next = Some(key.context("the terminal is gone")?);
                 while let Some(key) = next {
                     match act(&mut app, &key.context("cannot read from the terminal")?) {
                         Action::Show => {}
-                        Action::Ask => ask_of_opened(&asked.client, &app, &tell),
+                        Action::Ask => ask_of_opened(&asked.client, &app, &mut open, &tell),
                         Action::Quit => return Ok(()),
                         Action::Suspend => screen.suspend()?,
                     }
@@ -84,24 +92,28 @@ pub async fn run(asked: Asked, mut app: App) -> Result<()> {
     }
 }
 
-/// Takes in what the daemon said; `true` if that was all that had been asked for.
-fn take(app: &mut App, news: News) -> bool {
+/// Takes in what the daemon said.
+fn take(app: &mut App, open: &mut Open, news: News) {
     match news {
-        News::All(Ok((sample, alerts))) => {
+        News::Sample(sample) => {
+            open.sample = None;
+            app.waiting = Duration::ZERO;
+            match sample {
+                Ok(sample) => app.take(*sample),
+                Err(error) => app.fail(error.to_string()),
+            }
+        }
+        News::Alerts(alerts) => {
+            open.alerts = false;
             app.alerts.merge(alerts);
-            app.take(*sample);
-            true
         }
-        News::All(Err(error)) => {
-            app.fail(error.to_string());
-            true
+        News::Of(agent, has) => {
+            open.belongings = false;
+            // If it could not be had, the next sample tells of it, if that lasts.
+            if let Ok(has) = has {
+                app.take_belongings(&agent, has);
+            }
         }
-        News::Of(agent, Ok(has)) => {
-            app.take_belongings(&agent, has);
-            false
-        }
-        // The next look at everything tells of it, if it lasts.
-        News::Of(_, Err(_)) => false,
     }
 }
 
@@ -113,29 +125,44 @@ fn act(app: &mut App, event: &Event) -> Action {
     }
 }
 
-/// Asks for everything that is shown, all at once.
-fn ask(asked: &Asked, app: &App, tell: &Sender<News>) {
-    let (client, tell_all) = (asked.client.clone(), tell.clone());
-    // With patterns the whole store may have to be looked through: only once. What is new
-    // is among the latest of all.
-    let patterns = match app.overview.status.started.is_empty() || app.trouble.is_some() {
-        true => asked.agents.clone(),
-        false => Vec::new(),
-    };
+/// Asks for everything that is shown, all at once, unless it was asked and is not there yet.
+fn ask(asked: &Asked, app: &mut App, open: &mut Open, tell: &Sender<News>) {
+    // Nobody listens any more when the screen is closed: what is sent then is of no use.
+    if let Some(since) = open.sample {
+        app.waiting = since.elapsed();
+        return;
+    }
+    open.sample = Some(Instant::now());
+    let (client, told) = (asked.client.clone(), tell.clone());
     tokio::spawn(async move {
-        let (sample, alerts) =
-            tokio::join!(look::sample(&client), look::alerts(&client, &patterns));
-        let told = sample.and_then(|sample| Ok((Box::new(sample), alerts?)));
-        // Nobody listens any more when the screen is closed.
-        let _ = tell_all.send(News::All(told)).await;
+        let sample = look::sample(&client).await.map(Box::new);
+        let _ = told.send(News::Sample(sample)).await;
     });
-    ask_of_opened(&asked.client, app, tell);
+    if !open.alerts {
+        open.alerts = true;
+        // With patterns the whole store may have to be looked through: only once. What is
+        // new is among the latest of all.
+        let is_first = app.overview.status.started.is_empty() || app.trouble.is_some();
+        let patterns = match is_first {
+            true => asked.agents.clone(),
+            false => Vec::new(),
+        };
+        let (client, told) = (asked.client.clone(), tell.clone());
+        tokio::spawn(async move {
+            let alerts = look::alerts(&client, &patterns).await;
+            let _ = told.send(News::Alerts(alerts.unwrap_or_default())).await;
+        });
+    }
+    if !open.belongings {
+        ask_of_opened(&asked.client, app, open, tell);
+    }
 }
 
-fn ask_of_opened(client: &Client, app: &App, tell: &Sender<News>) {
+fn ask_of_opened(client: &Client, app: &App, open: &mut Open, tell: &Sender<News>) {
     let Some(opened) = app.opened.as_ref().filter(|opened| !opened.gone) else {
         return;
     };
+    open.belongings = true;
     let (client, tell, agent) = (client.clone(), tell.clone(), opened.id.clone());
     tokio::spawn(async move {
         let has = look::belongings(&client, &agent).await;

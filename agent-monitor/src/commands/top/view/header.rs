@@ -13,6 +13,8 @@ use crate::api::status::{SinkStatus, State};
 use crate::commands::top::app::App;
 use crate::commands::top::columns::per_second;
 
+/// An answer takes a tenth of a second, more where the machine is busy.
+const LATE: Duration = Duration::from_secs(2);
 /// Lines where there is room.
 pub const LINES: u16 = 4;
 
@@ -20,6 +22,7 @@ pub const LINES: u16 = 4;
 pub fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: Theme) {
     let daemon = match &app.trouble {
         Some(why) => trouble(why, theme),
+        None if app.waiting >= LATE => late(app.waiting, theme),
         None => daemon(app, theme),
     };
     let mut lines = vec![daemon, coverage(app, theme)];
@@ -35,6 +38,14 @@ fn trouble(why: &str, theme: Theme) -> Vec<Span<'static>> {
     vec![
         part(theme.bad(), "NO ANSWER"),
         part(theme.plain(), format!(", trying again: {}", said(why))),
+    ]
+}
+
+fn late(waiting: Duration, theme: Theme) -> Vec<Span<'static>> {
+    let seconds = waiting.as_secs();
+    vec![
+        part(theme.warning(), format!("NO ANSWER for {seconds} s")),
+        part(theme.plain(), ", what is shown is as old"),
     ]
 }
 

@@ -1,5 +1,7 @@
 //! The screen, as a terminal would show it.
 
+use std::time::Duration;
+
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -137,6 +139,16 @@ fn a_daemon_that_does_not_answer_is_told_of_and_rates_are_gone() {
         "{}",
         shown[5]
     );
+}
+
+#[test]
+fn a_daemon_that_is_slow_is_told_of_while_it_is() {
+    let mut app = app();
+    app.waiting = Duration::from_millis(1_900);
+    assert!(screen(&mut app, 80, 14)[0].starts_with("node-1"));
+    app.waiting = Duration::from_millis(3_900);
+    let shown = screen(&mut app, 80, 14);
+    assert_eq!(shown[0], "NO ANSWER for 3 s, what is shown is as old");
 }
 
 #[test]
