@@ -14,7 +14,7 @@ use crate::event::Severity;
 
 /// Alerts that are asked for at once, and flows and processes of an agent: what a
 /// person scrolls through.
-const MOST: usize = 200;
+pub const MOST: usize = 200;
 /// How long is waited for alerts, which a store that has many may take long to find.
 const PATIENCE: Duration = Duration::from_secs(10);
 

@@ -12,8 +12,8 @@ use crate::commands::top::look::Alert;
 
 /// Columns of `critical/high`.
 const GRADE: usize = 13;
-/// Columns of an agent's name.
-const AGENT: usize = 16;
+/// Least and most columns of an agent's name.
+const AGENT: (u16, u16) = (12, 28);
 
 /// Draws the list: of the opened agent, or of all.
 pub fn draw(frame: &mut Frame<'_>, area: Rect, app: &mut App, theme: Theme) {
@@ -52,7 +52,11 @@ fn in_short(
     ];
     if with_agent {
         let agent = said(&alert.agent.name);
-        parts.push(part(theme.strong(), text::column(&agent, AGENT) + "  "));
+        let room = (width / 5).clamp(AGENT.0, AGENT.1);
+        parts.push(part(
+            theme.strong(),
+            text::column(&agent, room.into()) + "  ",
+        ));
     }
     parts.push(part(theme.plain(), said(&body.rule) + "  "));
     parts.push(part(theme.plain(), said(&body.summary)));

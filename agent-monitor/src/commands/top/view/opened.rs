@@ -9,7 +9,7 @@ use ratatui::widgets::{Paragraph, Row, Table};
 use super::{ONE_LIST, Theme, alerts, line, part, said, text, titled, to_the_right};
 use crate::commands::top::app::{App, Focus, Opened};
 use crate::commands::top::columns::{bytes_per_second, per_second};
-use crate::commands::top::look::{Flow, Process};
+use crate::commands::top::look::{Flow, MOST, Process};
 
 /// Columns of a flow beside its other end: protocol, state, bytes out and in.
 const FLOW: [u16; 4] = [10, 12, 8, 8];
@@ -159,15 +159,13 @@ fn processes(frame: &mut Frame<'_>, area: Rect, app: &mut App, theme: Theme) {
         theme,
     );
     let [pid, uid] = PROCESS;
+    let room = area.width.saturating_sub(pid + uid + 2);
     let rows = listed.unwrap_or_default().iter().map(|process| {
         let user = process.uid.map(|uid| uid.to_string()).unwrap_or_default();
         Row::new([
             Line::from(to_the_right(&process.pid.to_string(), pid)),
             Line::from(to_the_right(&user, uid)),
-            line(
-                vec![part(theme.plain(), said(&command(process)))],
-                area.width,
-            ),
+            line(vec![part(theme.plain(), said(&command(process)))], room),
         ])
     });
     let widths = [
@@ -194,7 +192,8 @@ fn processes(frame: &mut Frame<'_>, area: Rect, app: &mut App, theme: Theme) {
 fn counted(name: &str, listed: Option<usize>, all: u64) -> String {
     match listed {
         None => format!("{name} …"),
-        Some(listed) if (listed as u64) < all => {
+        // Fewer were asked for; else the two numbers are of different moments.
+        Some(listed) if listed >= MOST && (listed as u64) < all => {
             format!("{name} {listed} of {}", text::number(all))
         }
         Some(listed) => format!("{name} {listed}"),

@@ -9,7 +9,7 @@ use ratatui::style::{Color, Modifier};
 
 use super::*;
 use crate::commands::top::fixture;
-use crate::commands::top::look::{Belongings, Sample};
+use crate::commands::top::look::{Belongings, MOST, Sample};
 use crate::escape::is_unsafe;
 use crate::event::Severity;
 
@@ -83,7 +83,7 @@ fn an_opened_agent_shows_its_flows_processes_and_alerts() {
         [
             "agent-web  watched, covered  /agents/web",
             "10 connects/s  1.2 MB/s out  34 kB/s in",
-            " Flows 2 of 34 ─────────────────────────────────────────────────────────────────",
+            " Flows 2 ───────────────────────────────────────────────────────────────────────",
             "REMOTE                                 PROTOCOL   STATE             OUT       IN",
             "→ git.example (203.0.113.9:443)        tls        established     34 MB     17 B",
             "→ [2001:db8::1]:443                    tcp        established     120 B     17 B",
@@ -91,13 +91,30 @@ fn an_opened_agent_shows_its_flows_processes_and_alerts() {
             "",
             "",
             "",
-            " Processes 1 of 12 ─────────────────────────────────────────────────────────────",
+            " Processes 1 ───────────────────────────────────────────────────────────────────",
             "     PID    UID COMMAND",
             "    5273   1000 ssh -N 'a b'",
             " Alerts 1 ──────────────────────────────────────────────────────────────────────",
             "Jan 31    critical/high  reverse-ssh-tunnel  ssh[5273] lets 198.51.100.1:22 rea…",
             "Esc back  Tab next list  ↑↓ choose  ? help  q quit",
         ]
+    );
+    let mut many = fixture::belongings();
+    let process = many.processes[0].clone();
+    many.processes.resize(MOST, process);
+    app.take_belongings("web", Some(many));
+    assert!(
+        screen(&mut app, 80, 20)
+            .join("\n")
+            .contains(" Processes 200 ─")
+    );
+    let [_, mut more] = fixture::busy();
+    more.activity.agents[1].processes = 1_234;
+    app.take(more);
+    assert!(
+        screen(&mut app, 80, 20)
+            .join("\n")
+            .contains(" Processes 200 of 1,234 ─")
     );
     app.take(fixture::sample(13, &[]));
     assert_eq!(screen(&mut app, 80, 20)[4], "agent-web  gone  /agents/web");
