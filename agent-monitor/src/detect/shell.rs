@@ -24,6 +24,8 @@ pub static DETECTOR: Detector = Detector {
 const FLOWS_MAX: usize = 32;
 /// Lines of a flow's that are remembered: as many as are typed ahead.
 const LINES_MAX: usize = 8;
+/// Bytes of a line that evidence shows: two of them stay below what may be shown of payload.
+const SHOWN_MAX: usize = 120;
 /// Nanoseconds within which a shell runs what it is told; it does so at once, unless it
 /// still waits for the command before.
 const SOON: u64 = 2_000_000_000;
@@ -134,9 +136,9 @@ impl Shells {
             let line = told.lines.remove(place)?;
             let delay = time.saturating_sub(line.time) as f64 / 1e6;
             let words = format!(
-                "{} sent the line {:?}, and {delay:.1} ms later {}[{}] was started so",
+                "{} sent the line \"{}\", and {delay:.1} ms later {}[{}] was started so",
                 told.remote,
-                bytes::text(line.text.as_bytes()),
+                shown(&line.text),
                 process.comm,
                 process.pid
             );
@@ -188,6 +190,12 @@ impl Shells {
     pub fn forget_agent(&mut self, agent: u64) {
         self.agents.remove(&agent);
     }
+}
+
+fn shown(line: &str) -> String {
+    let end = line.floor_char_boundary(SHOWN_MAX);
+    let more = if end < line.len() { "…" } else { "" };
+    bytes::text(&line.as_bytes()[..end]) + more
 }
 
 /// What a shell would start for this line first, if that can be told without being one:
@@ -367,6 +375,20 @@ mod tests {
         for (case, steps) in cases.iter().enumerate() {
             assert_eq!(run(&flow(), &[SHELL, HOLDER], steps).len(), 0, "{case}");
         }
+    }
+
+    #[test]
+    fn evidence_shows_less_of_the_lines_than_may_be_shown_of_payload() {
+        let long = Vec::from([b'a'; 200]);
+        let line: &'static str = String::from_utf8(long).expect("letters").leak();
+        let argv: &'static [&'static str] = Box::leak(Box::new([line]));
+        let steps = [Line(0, line), Exec(1, argv), Line(9, line), Exec(10, argv)];
+        let findings = run(&flow(), &[SHELL, HOLDER], &steps);
+        let shown: usize = (findings[0].evidence.iter())
+            .filter_map(|it| it.split('"').nth(1))
+            .map(str::len)
+            .sum();
+        assert!((200..=256).contains(&shown), "{shown}");
     }
 
     #[test]
