@@ -39,12 +39,9 @@ impl Theme {
         Style::new().bold()
     }
 
-    /// What is of less interest.
+    /// What is of less interest. No colour: dark grey is the background of some terminals.
     pub fn quiet(self) -> Style {
-        match self.has_color {
-            true => Style::new().fg(Color::DarkGray),
-            false => Style::new().dim(),
-        }
+        Style::new().dim()
     }
 
     /// The name of the list that has the keyboard.
@@ -89,8 +86,7 @@ impl Theme {
             Some(Severity::High) => self.bad(),
             Some(Severity::Medium) => self.warning(),
             Some(Severity::Low) => self.color(Color::Yellow),
-            Some(Severity::Info) => self.color(Color::Blue),
-            None => self.plain(),
+            Some(Severity::Info) | None => self.plain(),
         }
     }
 }
