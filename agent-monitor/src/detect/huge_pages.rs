@@ -32,8 +32,8 @@ const MAX_HOLDERS: usize = 4_096;
 pub(super) static HUGE: Setting = Setting {
     name: "huge_mib",
     default: 1024,
-    about: "MiB of huge pages that a process holds: RandomX's dataset takes 2,080 (tevador/RandomX, README.md), \
-            of which as much lies in them as there are",
+    about: "MiB of huge pages of its own that a process holds: RandomX's dataset takes 2,080 (tevador/RandomX, \
+            README.md), and XMRig with one thread held 2,340 (measured)",
 };
 
 /// Follows the processes that hold many.
