@@ -34,6 +34,8 @@ pub struct Score {
     pub answers: u32,
     /// Inside bursts in either direction that match nothing.
     pub unmatched: u32,
+    /// Of these, those that went out.
+    pub unmatched_requests: u32,
     /// Bytes of the matched bursts, both directions.
     pub bytes: u64,
     /// Of the matched bursts that went out, those that begin with the same bytes.
@@ -54,9 +56,12 @@ impl Score {
     }
 
     /// Whether the flows are a relay: something matches both ways, and more
-    /// matches than does not.
+    /// matches than does not, with no direction for the worse.
     pub fn is_relay(self) -> bool {
-        self.exchanges() > 0 && self.requests + self.answers > self.unmatched
+        self.exchanges() > 0
+            && self.requests + self.answers > self.unmatched
+            && self.requests >= self.unmatched_requests
+            && self.answers >= self.unmatched - self.unmatched_requests
     }
 }
 
@@ -146,7 +151,8 @@ impl Pair {
                 .collect();
             let newest = outside.newest().map_or(0, |other| other.first);
             let opening = self.compared == 0;
-            let run = closest(&over, burst.bytes, opening, way);
+            let run = closest(&over, burst.bytes, opening, way)
+                .filter(|run| way == Way::Out || !is_picked_out(run, outside, from));
             // A tunnel asks for a channel first, so that there is something before the
             // request, whose own burst is told of when it is over.
             let untold = over.is_empty() || (burst.way == Way::Out && run.is_none());
@@ -178,7 +184,10 @@ impl Pair {
                         });
                     }
                 }
-                None => self.score.unmatched += 1,
+                None => {
+                    self.score.unmatched += 1;
+                    self.score.unmatched_requests += u32::from(burst.way == Way::Out);
+                }
             }
         }
     }
@@ -243,6 +252,16 @@ fn closest<'a>(over: &[&'a Span], bytes: u64, opening: bool, way: Way) -> Option
             onwards.find_map(|burst| fits(burst).map(|sum| run(sum, begin, burst)))
         }
     }
+}
+
+/// Whether more came in just before the run than the run itself, with nothing going out
+/// in between: then it is the end of something longer. A model's reply comes in pieces of
+/// any size, whose last ones add up to about any request; a relay passes all of them on.
+fn is_picked_out(run: &Run<'_>, outside: &Spans, from: u64) -> bool {
+    let before = outside.kept().rev();
+    let before = before.skip_while(|span| span.first >= run.begin.first);
+    let before = before.take_while(|span| span.way == Way::In && span.first >= from);
+    before.map(|span| span.bytes).sum::<u64>() > run.bytes
 }
 
 fn index(way: Way) -> usize {

@@ -192,6 +192,48 @@ fn what_is_not_ssh_opens_no_channels() {
     assert!(compressed(&mut relays, &outside, 1).is_empty());
 }
 
+/// What an agent's harness does that keeps both its connections and sends its model no
+/// more than the tool's output: a reply in pieces, a call, and its result.
+#[test]
+fn calls_that_match_the_last_pieces_of_longer_replies_are_no_relay() {
+    let mut relays = Relays::default();
+    let outside = outside(1, 1);
+    relays.opened(&outside, |_, _| true);
+    let inside = inside(2, 1, 500 * MS);
+    for call in 0..10u64 {
+        let at = call * 2_000 * MS;
+        for piece in 0..20 {
+            let bytes = 230 + 7 * piece % 40;
+            told(&mut relays, &outside, Way::In, at + piece * 30 * MS, bytes);
+        }
+        if call == 0 {
+            relays.opened(&inside, |_, _| true);
+        }
+        told(&mut relays, &inside, Way::Out, at + 601 * MS, 450 + call);
+        told(&mut relays, &inside, Way::In, at + 605 * MS, 9_000);
+        told(&mut relays, &outside, Way::Out, at + 606 * MS, 9_100);
+    }
+    let pair = relays.pairs().next().expect("they are compared");
+    assert!(pair.score.answers >= 5, "{:?}", pair.score);
+    assert!(!pair.score.is_relay(), "{:?}", pair.score);
+}
+
+#[test]
+fn a_relay_repeats_most_of_what_is_said_in_either_direction() {
+    let score = |requests, unmatched_requests, answers, unmatched_answers| Score {
+        requests,
+        answers,
+        unmatched: unmatched_requests + unmatched_answers,
+        unmatched_requests,
+        ..Score::default()
+    };
+    assert!(score(6, 0, 6, 0).is_relay() && score(6, 1, 4, 4).is_relay());
+    // All answers match, since the agent passes results on, and two calls by chance.
+    assert!(!score(2, 10, 12, 0).is_relay());
+    assert!(!score(13, 0, 2, 5).is_relay());
+    assert!(!score(0, 0, 6, 0).is_relay());
+}
+
 #[test]
 fn the_last_burst_of_a_closed_outside_flow_still_counts() {
     let mut relays = Relays::default();

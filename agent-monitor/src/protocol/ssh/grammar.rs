@@ -410,17 +410,25 @@ impl Grammar {
         // Nobody sends one before the server's first word after letting it in, unless
         // that says nothing unasked: then the order tells, as OpenSSH asks for forwards
         // before it says no-more-sessions.
-        let in_order = flight.first == last && keepalive != last;
-        if !self.keepalive_answered || (flight.sent == flight.prompt && !in_order) {
+        let unprompted = flight.sent == flight.prompt;
+        let silent = flight.received == answer;
+        let in_order = silent && flight.first == last && keepalive != last;
+        if !self.keepalive_answered || (unprompted && !in_order) {
             return false;
         }
+        // Who has no answer yet does not leave.
+        let ends = match unprompted {
+            true => &[0][..],
+            false => &[0, disconnect],
+        };
         // A first segment that is neither is a cut one, and tells nothing.
         let after_last = flight.first == last || (flight.first < last && flight.first != size(27));
         let from_start = flight.prompt == 0;
         (1..=KEEPALIVES_MAX).any(|n| {
             let sum = n * keepalive;
             (1..=n).any(|answered| answer == answered * self.to_client.size(1))
-                && [sum, sum + disconnect].into_iter().any(|sum| {
+                && ends.iter().any(|end| {
+                    let sum = sum + end;
                     (after_last && flight.sent == last + sum) || (from_start && flight.sent == sum)
                 })
         })
