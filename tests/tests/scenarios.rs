@@ -26,6 +26,12 @@ const RELAY: Incident = ("reverse-tunnel-relay", &["high/medium", "critical/high
 /// What the miner says, then both sides.
 const MINING: Incident = ("mining-pool-protocol", &["high/medium", "critical/high"]);
 
+/// The same where the miner says who it is only after the pool has answered.
+const MINING_NAMED_LATE: Incident = (
+    "mining-pool-protocol",
+    &["high/medium", "critical/high", "critical/high"],
+);
+
 /// A shell on a socket, and what is typed into it: two processes of which one has the
 /// connection, or one and the same.
 const SHELL: Incident = ("reverse-shell", &["critical/high"]);
@@ -61,10 +67,10 @@ const EXPECTED: &[(&str, &[Incident])] = &[
     ("tls_relay", &[RELAY]),
     ("tls_relay_multiplexed", &[RELAY]),
     ("port_forward", &[]),
-    ("stratum_bitcoin", &[MINING]),
+    ("stratum_bitcoin", &[MINING_NAMED_LATE]),
     ("stratum_monero", &[MINING]),
     ("monero_one_byte_writes", &[MINING]),
-    ("stratum_third_party", &[MINING]),
+    ("stratum_third_party", &[MINING_NAMED_LATE]),
     ("reverse_shell_bash", &[SHELL]),
     ("reverse_shell_python", &[SHELL, SHELL]),
     ("reverse_shell_python_pty", &[SHELL]),
