@@ -191,6 +191,27 @@ fn keepalives_to_a_server_that_says_nothing_unasked_are_no_forward() {
     }
 }
 
+/// With larger blocks a session and no-more-sessions are as long as a keepalive and a farewell.
+#[test]
+fn a_forward_and_a_command_asked_for_before_the_server_speaks_are_no_keepalives() {
+    // The answers to both come in one segment, and here in two.
+    for (cipher, yes, both) in [
+        ("chacha20", 28, 72),
+        ("aes128-gcm", 36, 88),
+        ("aes128-ctr", 52, 120),
+    ] {
+        let mut segments = capture(&format!("{cipher}-R-command"));
+        let at = after_success(&segments);
+        segments.swap(at + 1, at + 2);
+        let mut requests = segments[at..at + 2].iter();
+        assert!(requests.all(|it| it.side == Side::Initiator));
+        let answers = at + 4;
+        assert_eq!(segments[answers].encrypted, both);
+        segments.splice(answers..=answers, segments[answers].cut(yes));
+        assert_eq!(told(&segments), (true, false), "{cipher}");
+    }
+}
+
 /// A path's MSS cuts the segment in which a server's NEWKEYS and what it says next are.
 #[test]
 fn a_segment_that_is_cut_after_newkeys_costs_nothing() {
