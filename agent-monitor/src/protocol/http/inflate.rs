@@ -8,6 +8,9 @@ use flate2::{Decompress, FlushDecompress};
 /// Bytes of one side's compressed messages, put back, that are looked at: what matters
 /// is said at the beginning. Also the longest message, as it is sent.
 const INFLATED_MAX: usize = 16 * 1024;
+/// Messages of one side that are put back. Before each the window is filled again, which
+/// costs 10 µs whatever it says: of empty ones 64 KiB hold twenty thousand.
+const MESSAGES_MAX: u32 = 256;
 /// What ends every message and is not sent (RFC 7692, 7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 
@@ -18,6 +21,8 @@ pub(super) struct Inflate {
     said: Vec<u8>,
     /// The message that is being received, compressed.
     message: Vec<u8>,
+    /// How many have ended.
+    messages: u32,
     /// It was damaged, or enough was seen.
     over: bool,
 }
@@ -38,8 +43,9 @@ impl Inflate {
     /// The message is whole; gives what it says, if it can be put back.
     pub fn end(&mut self) -> Option<&[u8]> {
         let before = self.said.len();
+        self.messages += 1;
         self.message.extend(TAIL);
-        if self.over || self.put_back().is_none() {
+        if self.over || self.messages > MESSAGES_MAX || self.put_back().is_none() {
             self.stop();
             return None;
         }
@@ -124,6 +130,22 @@ mod tests {
                 assert_eq!(inflate.end(), Some(text));
             }
         }
+    }
+
+    #[test]
+    fn messages_without_end_are_put_back_no_more() {
+        let mut inflate = Inflate::default();
+        let mut end = |message: &[u8]| {
+            inflate.take(message.iter().copied());
+            inflate.end().map(<[u8]>::to_vec)
+        };
+        // A block with nothing in it (RFC 7692, 7.2.3.6).
+        for _ in 0..MESSAGES_MAX {
+            assert_eq!(end(&[0]), Some(Vec::new()));
+        }
+        assert_eq!(end(&[0]), None);
+        assert!(inflate.is_over());
+        assert_eq!(inflate.held(), 0);
     }
 
     #[test]
