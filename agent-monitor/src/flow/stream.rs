@@ -185,14 +185,13 @@ impl Stream {
         }
         if let Some(before) = self.kept.get(offset as usize..) {
             let both = before.len().min(piece.data.len());
-            let differs = before[..both] != piece.data[..both];
-            if differs || self.last.is_some() {
+            let at = offset as usize;
+            // What is sent again as it came last is no other version, and one that was
+            // there before is.
+            if self.last()[at..at + both] != piece.data[..both] {
                 let last = self.last.get_or_insert_with(|| self.kept.clone());
-                let at = offset as usize;
                 last[at..at + both].copy_from_slice(&piece.data[..both]);
-            }
-            if differs {
-                hand_on(Next::Differs(self.last()));
+                hand_on(Next::Differs(last));
             }
         }
         // Bytes that were handed on before are a retransmission.
@@ -374,6 +373,25 @@ mod tests {
                 Out::Bytes(b"a".into()),
                 Out::Bytes(b"bc".into()),
                 Out::Differs(b"aXX".into()),
+            ]
+        );
+    }
+
+    #[test]
+    fn another_version_is_told_once_and_so_is_the_first_when_it_comes_again() {
+        assert_eq!(
+            run(&[
+                (0, b"abc", 3),
+                (1, b"X", 1),
+                (1, b"X", 1),
+                (2, b"Y", 1),
+                (1, b"b", 1)
+            ]),
+            [
+                Out::Bytes(b"abc".into()),
+                Out::Differs(b"aXc".into()),
+                Out::Differs(b"aXY".into()),
+                Out::Differs(b"abY".into()),
             ]
         );
     }
