@@ -6,7 +6,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::widgets::TableState;
 
 use super::columns::Column;
-use super::look::{Alerts, Belongings, Named, Sample};
+use super::look::{Alert, Alerts, Belongings, Named, Sample};
 use super::rates::{Overview, Row, compare};
 use crate::api::query::AgentPattern;
 
@@ -131,6 +131,12 @@ impl App {
         }
     }
 
+    /// Takes in alerts: those of other agents than were asked for take no room.
+    pub fn take_alerts(&mut self, mut alerts: Vec<Alert>) {
+        alerts.retain(|alert| self.wants(&alert.agent));
+        self.alerts.merge(alerts);
+    }
+
     /// Takes in what an agent has, if it is still the one that is shown.
     pub fn take_belongings(&mut self, agent: &str, has: Option<Belongings>) {
         let opened = self.opened.as_mut().filter(|opened| opened.id == agent);
@@ -150,7 +156,7 @@ impl App {
     }
 
     /// Whether an alert is about an agent that was asked for.
-    pub fn wants(&self, agent: &Named) -> bool {
+    fn wants(&self, agent: &Named) -> bool {
         let names = [agent.name.as_str(), agent.id.as_str()];
         self.patterns.is_empty() || self.patterns.iter().any(|it| it.matches(names))
     }
@@ -300,10 +306,10 @@ impl App {
     }
 
     /// The alerts that are shown: of the opened agent, or of all that were asked for.
-    pub fn shown_alerts(&self) -> Vec<&super::look::Alert> {
+    pub fn shown_alerts(&self) -> Vec<&Alert> {
         match &self.opened {
             Some(opened) => self.alerts.of(|agent| agent.id == opened.id),
-            None => self.alerts.of(|agent| self.wants(agent)),
+            None => self.alerts.of(|_| true),
         }
     }
 

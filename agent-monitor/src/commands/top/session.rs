@@ -105,7 +105,7 @@ fn take(app: &mut App, open: &mut Open, news: News) {
         }
         News::Alerts(alerts) => {
             open.alerts = false;
-            app.alerts.merge(alerts);
+            app.take_alerts(alerts);
         }
         News::Of(agent, has) => {
             open.belongings = false;

@@ -27,7 +27,7 @@ pub async fn take(asked: &Asked, mut app: App) -> Result<String> {
         look::alerts(&asked.client, &asked.agents)
     )?;
     app.take(sample);
-    app.alerts.merge(alerts);
+    app.take_alerts(alerts);
     Ok(print(&app))
 }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::commands::top::fixture::{agent, alert, belongings, busy, sample};
+use crate::commands::top::look::MOST;
 use crate::event::Severity;
 
 fn app() -> App {
@@ -178,8 +179,20 @@ fn alerts_of_agents_that_were_not_asked_for_are_left_out() {
         alert("web", 1, Severity::High),
         alert("miner", 2, Severity::High),
     ];
-    app.alerts.merge(both);
+    app.take_alerts(both);
     assert_eq!(app.shown_alerts().len(), 1);
+}
+
+#[test]
+fn alerts_of_agents_that_were_not_asked_for_drive_no_other_out() {
+    let pattern = AgentPattern::parse("agent-web").expect("a pattern");
+    let mut app = App::new(vec![pattern]);
+    app.take_alerts(vec![alert("web", 1, Severity::High)]);
+    let many = (2..2 + MOST as u32).map(|n| alert("miner", n, Severity::High));
+    app.take_alerts(many.collect());
+    let shown = app.shown_alerts();
+    let shown: Vec<_> = shown.iter().map(|it| &*it.alert.incident).collect();
+    assert_eq!(shown, ["incident-1"]);
 }
 
 #[test]
