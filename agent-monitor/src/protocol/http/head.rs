@@ -94,6 +94,8 @@ pub(in crate::protocol) struct Request {
 pub(super) struct Response {
     pub status: u16,
     pub upgrade: String,
+    /// It says what the content is.
+    pub has_type: bool,
     pub framing: Framing,
 }
 
@@ -176,12 +178,14 @@ impl Response {
         let mut response = Self {
             status: parsed.code?,
             upgrade: String::new(),
+            has_type: false,
             framing: Framing::new(),
         };
         for field in parsed.headers.iter() {
             if field.name.eq_ignore_ascii_case("upgrade") {
                 response.upgrade = text(field.value, NAME_MAX);
             } else {
+                response.has_type |= field.name.eq_ignore_ascii_case("content-type");
                 response.framing.field(field.name, field.value);
             }
         }

@@ -361,9 +361,10 @@ impl Http {
         let asked = self.asked.pop_front();
         let is = |test: fn(&Asked) -> bool| asked.as_ref().is_some_and(test);
         if is(|asked| asked.connect.is_some()) && response.status < 300 {
-            // A body is no tunnel's (RFC 9110, 9.3.6): a web server answers so that
-            // takes any method for a page.
-            let has_body = response.framing.chunked || response.framing.length > Some(0);
+            // Content is no tunnel's (RFC 9110, 9.3.6): a web server answers so that
+            // takes any method for a page, of any framing. Framing alone says nothing: clients
+            // have to ignore it, and libraries for servers add `chunked` unasked.
+            let has_body = response.has_type || response.framing.length > Some(0);
             let connect = asked.and_then(|asked| asked.connect);
             facts.extend(
                 connect
