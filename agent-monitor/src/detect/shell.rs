@@ -24,8 +24,6 @@ pub static DETECTOR: Detector = Detector {
 const FLOWS_MAX: usize = 32;
 /// Lines of a flow's that are remembered: as many as are typed ahead.
 const LINES_MAX: usize = 8;
-/// Bytes of a line that evidence shows: two of them stay below what may be shown of payload.
-const SHOWN_MAX: usize = 120;
 /// Nanoseconds within which a shell runs what it is told; it does so at once, unless it
 /// still waits for the command before.
 const SOON: u64 = 2_000_000_000;
@@ -43,6 +41,8 @@ struct Told {
     /// Who has the flow: who made its socket, and who connected it.
     holders: [ProcessKey; 2],
     lines: VecDeque<Line>,
+    /// When the last line came: those that were run are no longer among them.
+    last: u64,
     /// What was run first, in words, and when.
     ran: Option<(String, u64)>,
     /// Told of already.
@@ -83,8 +83,7 @@ impl Shells {
         let place = agent.iter().position(|told| told.flow == flow.id);
         let place = place.unwrap_or_else(|| {
             if agent.len() == FLOWS_MAX {
-                let latest = |told: &Told| told.lines.back().map(|line| line.time);
-                let oldest = (0..FLOWS_MAX).min_by_key(|place| latest(&agent[*place]));
+                let oldest = (0..FLOWS_MAX).min_by_key(|place| agent[*place].last);
                 agent.swap_remove(oldest.unwrap_or_default());
             }
             agent.push(Told {
@@ -92,11 +91,13 @@ impl Shells {
                 remote,
                 holders: [flow.owner, flow.connector.unwrap_or(flow.owner)],
                 lines: VecDeque::new(),
+                last: time,
                 ran: None,
                 is_found: false,
             });
             agent.len() - 1
         });
+        agent[place].last = time;
         let lines = &mut agent[place].lines;
         if lines.len() == LINES_MAX {
             lines.pop_front();
@@ -138,7 +139,7 @@ impl Shells {
             let words = format!(
                 "{} sent the line \"{}\", and {delay:.1} ms later {}[{}] was started so",
                 told.remote,
-                shown(&line.text),
+                bytes::line(line.text.as_bytes()),
                 process.comm,
                 process.pid
             );
@@ -190,12 +191,6 @@ impl Shells {
     pub fn forget_agent(&mut self, agent: u64) {
         self.agents.remove(&agent);
     }
-}
-
-fn shown(line: &str) -> String {
-    let end = line.floor_char_boundary(SHOWN_MAX);
-    let more = if end < line.len() { "…" } else { "" };
-    bytes::text(&line.as_bytes()[..end]) + more
 }
 
 /// What a shell would start for this line first, if that can be told without being one:
@@ -389,6 +384,36 @@ mod tests {
             .map(str::len)
             .sum();
         assert!((200..=256).contains(&shown), "{shown}");
+    }
+
+    #[test]
+    fn a_shell_whose_lines_were_all_run_makes_room_for_others_no_sooner_than_they() {
+        let mut shells = Shells::default();
+        let shell = flow();
+        let mut other = flow();
+        let say = |shells: &mut Shells, flow: &Flow, ms: u64| {
+            shells.fact(flow, &Fact::Line("id".to_owned()), None, ms * MS)
+        };
+        let run = |shells: &mut Shells, ms: u64| {
+            let process = Process {
+                pid: HOLDER,
+                argv: ["id".to_owned()].into(),
+                ..Process::default()
+            };
+            shells.exec(AGENT, &process, key(HOLDER), ms * MS, |_| None)
+        };
+        for number in 1..FLOWS_MAX as u64 {
+            other.id.cookie = number;
+            other.owner = key(1000);
+            say(&mut shells, &other, 0);
+        }
+        say(&mut shells, &shell, 1);
+        assert!(run(&mut shells, 2).is_none());
+        other.id.cookie = 100;
+        say(&mut shells, &other, 3);
+        assert_eq!(shells.agents[&AGENT].len(), FLOWS_MAX);
+        say(&mut shells, &shell, 4);
+        assert!(run(&mut shells, 5).is_some());
     }
 
     #[test]

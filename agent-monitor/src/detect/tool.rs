@@ -91,7 +91,7 @@ pub fn proxy(
         reply,
     } = granted;
     let shown = |bytes: &[u8]| match bytes.first() {
-        Some(first) if first.is_ascii_graphic() => bytes::text(bytes),
+        Some(first) if first.is_ascii_graphic() => bytes::line(bytes),
         _ => bytes::hex(bytes),
     };
     let mut subjects = vec![Subject::Flow(flow.id)];
@@ -230,6 +230,21 @@ mod tests {
                 "and was told that it is connected: in hexadecimal: 05000001000000000000",
             ]
         );
+        let long = Granted {
+            by: "HTTP CONNECT".to_owned(),
+            request: vec![b'a'; 510],
+            reply: vec![b'b'; 510],
+            ..granted.clone()
+        };
+        let mut outside = flow(None);
+        outside.direction = Some(Inbound);
+        outside.remote = Some(Address {
+            ip: [203, 0, 113, 1].into(),
+            port: 40_000,
+        });
+        let evidence = proxy(&outside, &long, None, 0).expect("found").evidence;
+        let payload = |letter| evidence.concat().matches(letter).count();
+        assert!((200..=256).contains(&(payload("aa") * 2 + payload("bb") * 2)));
         assert!(found([10, 0, 0, 7], Inbound).is_none(), "a peer inside");
         assert!(found([127, 0, 0, 1], Inbound).is_none(), "the agent itself");
         assert!(found([203, 0, 113, 1], Outbound).is_none(), "its client");
