@@ -94,6 +94,11 @@ impl Parser for Shell {
         }
     }
 
+    fn held(&self) -> usize {
+        let sent = self.sent.as_ref().map_or(0, Vec::capacity);
+        self.last.capacity() + self.prompt.capacity() + self.line.capacity() + sent
+    }
+
     fn wants(&self) -> Wants {
         Wants::Nothing
     }
@@ -153,7 +158,8 @@ impl Shell {
         }
         self.lines(bytes, facts);
         if self.stage == Stage::Prompted {
-            self.line.extend_from_slice(bytes);
+            let room = LINE_MAX - self.line.len();
+            self.line.extend_from_slice(&bytes[..bytes.len().min(room)]);
             if bytes.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
                 self.stage = Stage::Told;
             }
@@ -227,10 +233,19 @@ fn visible(bytes: &[u8]) -> Vec<u8> {
     shown
 }
 
-/// `$ `, `# ` or `% ` at the end of a short line, as sh, bash, zsh and csh have it.
+/// `$ `, `# ` or `% ` at the end of a short line, as sh, bash, zsh and csh have it. How
+/// much of something is done (`45% `) is none, which log streams repeat.
 fn is_prompt(line: &[u8]) -> bool {
     let ends = [b"$ ", b"# ", b"% "];
-    line.len() <= PROMPT_MAX && ends.iter().any(|end| line.ends_with(*end))
+    line.len() <= PROMPT_MAX
+        && ends.iter().any(|end| line.ends_with(*end))
+        && !line.strip_suffix(b"% ").is_some_and(ends_in_number)
+}
+
+fn ends_in_number(text: &[u8]) -> bool {
+    let is_digit = |byte: &u8| byte.is_ascii_digit() || *byte == b'.';
+    let before = text.iter().rev().find(|byte| !is_digit(byte));
+    text.last().is_some_and(is_digit) && before.is_none_or(|it| b" [(".contains(it))
 }
 
 #[cfg(test)]
@@ -335,12 +350,54 @@ mod tests {
     }
 
     #[test]
+    fn what_is_held_is_counted_and_a_line_without_end_is_not_kept() {
+        let mut shell = Shell::default();
+        let mut facts = Vec::new();
+        shell.feed(Initiator, Input::Bytes(b"# "), &mut facts);
+        let mut before = 0;
+        for _ in 0..7 {
+            let more = [b'x'; LOOKED_AT];
+            assert_eq!(
+                shell.feed(Responder, Input::Bytes(&more), &mut facts),
+                Answer::NeedMore
+            );
+            let held = shell.held();
+            assert!((LINE_MAX..4 * LINE_MAX).contains(&held), "{held}");
+            assert!(before == 0 || held == before, "{held}");
+            before = held;
+        }
+        let long = [b'y'; LOOKED_AT - 2];
+        shell.feed(Initiator, Input::Bytes(&long), &mut facts);
+        assert!(shell.held() >= LINE_MAX + long.len());
+    }
+
+    #[test]
     fn the_other_end_s_shell_is_none_of_this_end() {
         let telnet: Vec<_> = SH
             .iter()
             .map(|(side, bytes)| (side.other(), *bytes))
             .collect();
         assert_eq!(facts(&telnet), []);
+    }
+
+    #[test]
+    fn how_much_is_done_is_no_prompt_though_lines_confirm_it() {
+        for done in ["45% ", "\r 45% ", "built [7.5% ", "100% "] {
+            let said: [(Side, &[u8]); 3] = [
+                (Initiator, done.as_bytes()),
+                (Responder, b"ok\n"),
+                (Initiator, done.as_bytes()),
+            ];
+            assert_eq!(facts(&said), [], "{done}");
+        }
+        for prompt in ["% ", "vm1% ", "a@b:~/1.5% "] {
+            let said: [(Side, &[u8]); 3] = [
+                (Initiator, prompt.as_bytes()),
+                (Responder, b"id\n"),
+                (Initiator, b"uid=0(root)\n% "),
+            ];
+            assert_eq!(facts(&said), told(prompt, "id"));
+        }
     }
 
     #[test]
