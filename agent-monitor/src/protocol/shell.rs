@@ -113,8 +113,10 @@ impl Shell {
         if !self.is_begun {
             // What begins a request is no shell's; most flows end here.
             let line = &bytes[..line_end.unwrap_or(bytes.len())];
+            let new = self.last.len().saturating_sub(b"HTTP/1".len() - 1);
             self.last.extend_from_slice(line);
-            if self.last.windows(6).any(|it| it == b"HTTP/1") || self.last.starts_with(b"{") {
+            let is_http = memchr::memmem::find(&self.last[new..], b"HTTP/1").is_some();
+            if is_http || self.last.starts_with(b"{") {
                 return Answer::NotThis;
             }
             self.last.truncate(self.last.len() - line.len());
@@ -126,6 +128,10 @@ impl Shell {
         }
         if self.last.len() > LOOKED_AT {
             return Answer::NotThis;
+        }
+        // Looking for these costs less than leaving out what is not shown.
+        if memchr::memchr3(b'$', b'#', b'%', &self.last).is_none() {
+            return Answer::NeedMore;
         }
         let shown = visible(&self.last);
         if !is_prompt(&shown) {
