@@ -25,6 +25,10 @@ const MAX_LINE: usize = 512;
 /// thousands, such as a command line repeated in a loop, must not keep other
 /// agents', nor those of another rule, from being stored; what is withheld is counted.
 const MAX_NEW: u32 = 60;
+/// Revisions of an incident because something was not known before: a miner has a coin, a
+/// login, a program and a pool. One that connects again and again, or names another wallet
+/// each time, is only counted then.
+const MAX_NEWS: u32 = 4;
 /// Also the least time between a revision and one that only counts further.
 const MINUTE: u64 = 60_000_000_000;
 /// An incident about what comes again (an agent, an address) is over when it was
@@ -51,6 +55,8 @@ struct Incident {
     about: Vec<Subject>,
     stage: usize,
     revision: u32,
+    /// Revisions that were due to nothing but news.
+    news: u32,
     summary: String,
     evidence: Vec<String>,
     events: Vec<Arc<str>>,
@@ -154,6 +160,7 @@ impl Incident {
             about: Vec::new(),
             stage: 0,
             revision: 0,
+            news: 0,
             summary: String::new(),
             evidence: Vec::new(),
             events: Vec::new(),
@@ -206,10 +213,12 @@ impl Incident {
         let (count, at) = self.told;
         let doubled = self.count >= 2 * count && time.0.saturating_sub(at.0) >= MINUTE;
         // At a lower stage than that of the incident it is no news.
-        let tells_more = sighting.tells_more && sighting.stage >= self.stage;
+        let tells_more =
+            sighting.tells_more && sighting.stage >= self.stage && self.news < MAX_NEWS;
         if !rises && !doubled && !tells_more {
             return None;
         }
+        self.news += u32::from(!rises && !doubled);
         self.told = (self.count, time);
         if rises {
             self.stage = sighting.stage;
@@ -304,6 +313,10 @@ mod tests {
         assert_eq!(take(1, false), None);
         assert_eq!(take(1, true), Some(2));
         assert_eq!(take(0, true), None);
+        for news in 1..MAX_NEWS {
+            assert_eq!(take(1, true), Some(2 + news));
+        }
+        assert_eq!(take(1, true), None, "it has been told often enough");
     }
 
     #[test]
