@@ -13,6 +13,9 @@ const INFLATED_MAX: usize = 16 * 1024;
 const MESSAGES_MAX: u32 = 256;
 /// What ends every message and is not sent (RFC 7692, 7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
+/// What remains, with that, of a message whose last block says that it is the last: a block
+/// with nothing in it (RFC 7692, 7.2.3.4).
+const AFTER_LAST: &[u8] = &[0, 0, 0, 0xff, 0xff];
 
 /// One side's compressed messages.
 #[derive(Default)]
@@ -84,8 +87,8 @@ impl Inflate {
             let before = inflate.total_in();
             let flush = FlushDecompress::Sync;
             inflate.decompress_vec(input, &mut all, flush).ok()?;
-            let taken = inflate.total_in() - before;
-            let is_whole = usize::try_from(taken).ok()? == input.len();
+            let taken = usize::try_from(inflate.total_in() - before).ok()?;
+            let is_whole = matches!(input.get(taken..)?, [] | AFTER_LAST);
             // What is as long as there is room for may be longer.
             if !is_whole || all.len() == INFLATED_MAX {
                 return None;
@@ -129,6 +132,17 @@ mod tests {
                 inflate.take(b.iter().copied());
                 assert_eq!(inflate.end(), Some(text));
             }
+        }
+    }
+
+    /// The example of RFC 7692, 7.2.3.4.
+    #[test]
+    fn a_message_whose_block_says_that_it_is_the_last_ends_nothing() {
+        let mut inflate = Inflate::default();
+        for _ in 0..3 {
+            let hello = [0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00];
+            inflate.take(hello.into_iter());
+            assert_eq!(inflate.end(), Some(&b"Hello"[..]));
         }
     }
 
