@@ -168,7 +168,7 @@ pub fn reserves(
         return None;
     }
     let number = match sysctl.truncated {
-        true => "a number behind many spaces".to_owned(),
+        true => "a number of more than 255 bytes".to_owned(),
         false => sysctl.value.trim().to_owned(),
     };
     Some(Finding {
