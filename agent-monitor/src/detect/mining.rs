@@ -1,9 +1,10 @@
 //! Mining pools, by what is said on a flow.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use agent_monitor_common::event::FlowId;
+use foldhash::HashMap;
 
 use super::{Detector, Finding, Subject, bytes, pool_shape, who};
 use crate::event::Process;

@@ -20,10 +20,11 @@ mod spans;
 mod tests;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use agent_monitor_common::event::FlowId;
+use foldhash::HashMap;
 
 use crate::decode::{Burst, ProcessKey, Way};
 use crate::event::{Address, Transport};

@@ -8,10 +8,11 @@ mod tests;
 
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use agent_monitor_common::event::{FlowId, HEAD_OF_LISTENER};
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::followed::{Followed, Steering, index};
 use super::handshake::Handshakes;
@@ -41,7 +42,8 @@ const IPPROTO_TCP: u32 = 6;
 /// Live flows, and the last closed ones.
 #[derive(Default)]
 pub struct Table {
-    /// Boxed: a table that has grown is half empty, and what is in it is large.
+    /// Boxed: a table that has grown is half empty, and what is in it is large. Hashed for
+    /// speed, with a key of each run's own: the kernel makes the ids, no agent chooses them.
     flows: HashMap<FlowId, Box<Followed>>,
     /// Closed flows that are still in `flows`, oldest first.
     closed: VecDeque<FlowId>,

@@ -1,7 +1,8 @@
 //! How many bytes agents have moved in all their flows, those that have ended included.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+
+use foldhash::HashMap;
 
 use super::Flow;
 

@@ -6,10 +6,11 @@
 
 mod connection;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use agent_monitor_common::event::FlowId;
 use agent_monitor_common::policy::FlowControl;
+use foldhash::HashMap;
 
 use super::{Context, MAX_FLOWS, oldest};
 use crate::event::{Address, Outcome};

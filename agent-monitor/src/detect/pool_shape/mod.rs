@@ -13,10 +13,11 @@
 mod tests;
 mod track;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use agent_monitor_common::event::FlowId;
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::{Detector, Finding, Setting, Settings, Subject, huge_pages, mining, who};
 use crate::decode::{Burst, ProcessKey};

@@ -420,5 +420,5 @@ fn the_flows_of_which_something_was_told_last_are_given_where_all_are_too_many()
     assert_eq!(ids(usize::MAX), [1, 2, 3, 4]);
     assert_eq!(ids(2), [2, 4]);
     assert_eq!(ids(0), [0; 0]);
-    assert_eq!(table.open(), [(7, 4), (8, 1)].into());
+    assert_eq!(table.open(), HashMap::from_iter([(7, 4), (8, 1)]));
 }
