@@ -30,6 +30,8 @@ pub enum Stage {
     Flow,
     /// Too many pairs of flows: one was forgotten.
     Relay,
+    /// Too many flows of an agent's on which lines come that a shell may run: one was forgotten.
+    Shell,
     /// Too much for correlations to remember: a match was forgotten.
     Correlation,
     /// The agent made too many incidents of a rule: one was not told.
@@ -42,7 +44,7 @@ pub enum Stage {
 
 impl Stage {
     /// Every place, in the order in which a record passes them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Quota,
         Self::Ring,
         Self::Kernel,
@@ -53,6 +55,7 @@ impl Stage {
         Self::Enrich,
         Self::Flow,
         Self::Relay,
+        Self::Shell,
         Self::Correlation,
         Self::Incident,
         Self::Store,
@@ -72,6 +75,7 @@ impl Stage {
             Self::Enrich => "enrich",
             Self::Flow => "flow",
             Self::Relay => "relay",
+            Self::Shell => "shell",
             Self::Correlation => "correlation",
             Self::Incident => "incident",
             Self::Store => "store",

@@ -110,6 +110,11 @@ impl Pipeline {
         &self.detectors.relays
     }
 
+    /// Flows that were forgotten although they may have been shells.
+    pub fn shells_forgotten(&self) -> u64 {
+        self.detectors.shells.evicted
+    }
+
     /// What the kernel should send more or less of, since the last call.
     pub fn steering(&mut self) -> Vec<Steering> {
         std::mem::take(&mut self.flows.steering)

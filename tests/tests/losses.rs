@@ -246,7 +246,7 @@ fn what_a_reader_of_tail_is_too_slow_for_is_told_to_it_and_shown_by_status() {
 
 #[test]
 fn losses_that_cannot_be_brought_about_are_told_and_shown_when_simulated() {
-    const LOST: [(&str, u64); 7] = [
+    const LOST: [(&str, u64); 8] = [
         ("recursion", 1),
         ("decode", 2),
         ("enrich", 3),
@@ -254,6 +254,7 @@ fn losses_that_cannot_be_brought_about_are_told_and_shown_when_simulated() {
         ("incident", 5),
         ("store", 6),
         ("correlation", 7),
+        ("shell", 8),
     ];
     let switch: Vec<_> = LOST
         .iter()

@@ -19,8 +19,8 @@ pub static DETECTOR: Detector = Detector {
     settings: &[],
 };
 
-/// Flows of an agent's on which lines came that are remembered; the one on which none
-/// came for longest makes room.
+/// Flows of an agent's on which lines came that are remembered. The one on which none
+/// came for longest makes room, first of those of which nothing was run.
 const FLOWS_MAX: usize = 32;
 /// Lines of a flow's that are remembered: as many as are typed ahead.
 const LINES_MAX: usize = 8;
@@ -32,6 +32,9 @@ const SOON: u64 = 2_000_000_000;
 #[derive(Default)]
 pub struct Shells {
     agents: HashMap<u64, Vec<Told>>,
+    /// Flows that were forgotten because there were too many, although a line may yet
+    /// have been run, or one was.
+    pub evicted: u64,
 }
 
 /// What one flow was sent.
@@ -47,6 +50,13 @@ struct Told {
     ran: Option<(String, u64)>,
     /// Told of already.
     is_found: bool,
+}
+
+impl Told {
+    /// Whether it may still be half of a proof.
+    fn is_of_use(&self, now: u64) -> bool {
+        !self.is_found && (self.ran.is_some() || now.saturating_sub(self.last) <= SOON)
+    }
 }
 
 struct Line {
@@ -83,8 +93,10 @@ impl Shells {
         let place = agent.iter().position(|told| told.flow == flow.id);
         let place = place.unwrap_or_else(|| {
             if agent.len() == FLOWS_MAX {
-                let oldest = (0..FLOWS_MAX).min_by_key(|place| agent[*place].last);
-                agent.swap_remove(oldest.unwrap_or_default());
+                let rank = |told: &Told| (told.ran.is_some(), told.last);
+                let least = (0..FLOWS_MAX).min_by_key(|place| rank(&agent[*place]));
+                let dropped = agent.swap_remove(least.unwrap_or_default());
+                self.evicted += u64::from(dropped.is_of_use(time));
             }
             agent.push(Told {
                 flow: flow.id,
@@ -387,7 +399,8 @@ mod tests {
     }
 
     #[test]
-    fn a_shell_whose_lines_were_all_run_makes_room_for_others_no_sooner_than_they() {
+    fn a_shell_whose_lines_were_run_makes_room_after_others_and_those_that_may_be_shells_are_counted()
+     {
         let mut shells = Shells::default();
         let shell = flow();
         let mut other = flow();
@@ -409,11 +422,15 @@ mod tests {
         }
         say(&mut shells, &shell, 1);
         assert!(run(&mut shells, 2).is_none());
-        other.id.cookie = 100;
-        say(&mut shells, &other, 3);
-        assert_eq!(shells.agents[&AGENT].len(), FLOWS_MAX);
-        say(&mut shells, &shell, 4);
-        assert!(run(&mut shells, 5).is_some());
+        // They may have been sent what is run in a moment, and later not.
+        for (number, ms, evicted) in [(100, 3, 1), (101, 4_000, 1), (102, 4_001, 1)] {
+            other.id.cookie = number;
+            say(&mut shells, &other, ms);
+            assert_eq!(shells.agents[&AGENT].len(), FLOWS_MAX);
+            assert_eq!(shells.evicted, evicted, "at {ms}");
+        }
+        say(&mut shells, &shell, 4_002);
+        assert!(run(&mut shells, 4_003).is_some());
     }
 
     #[test]

@@ -94,6 +94,7 @@ impl Live {
         let tables = [
             (Stage::Decode, "entry", self.rings.refused),
             (Stage::Relay, "flow", self.pipeline.relays().evicted),
+            (Stage::Shell, "flow", self.pipeline.shells_forgotten()),
             (
                 Stage::Correlation,
                 "match",
