@@ -68,8 +68,9 @@ scenarios! {
     tls_relay tls_relay_multiplexed port_forward
     stratum_bitcoin stratum_monero monero_one_byte_writes stratum_third_party
     reverse_shell_bash reverse_shell_python reverse_shell_python_pty reverse_shell_perl
-    reverse_shell_socat reverse_shell_socat_pty reverse_shell_pipes
-    internal_scan peer_fan_out
+    reverse_shell_socat reverse_shell_socat_pty
+    reverse_shell_nc reverse_shell_busybox reverse_shell_ncat reverse_shell_pipes
+    socks_proxy_for_outside socks_proxy_outside internal_scan peer_fan_out
     llm_harness llm_harness_stateful http_forward_proxy db_app package_mirror mcp ordinary_work
 }
 
