@@ -3,8 +3,8 @@
   tls_mining.py pool ADDRESS PORT EVERY --certificate CERT KEY
   tls_mining.py mine HOST PORT EVERY --trust FILE --for SECONDS [--hash]
 
-EVERY is the average of seconds between two jobs, and between two shares; each comes
-when it comes. `--hash` keeps a processor busy meanwhile.
+EVERY is the average of seconds between two jobs, or between two shares; each comes
+when it comes, and in each run at the same times. `--hash` keeps a processor busy meanwhile.
 """
 
 import argparse
@@ -26,6 +26,8 @@ parser.add_argument("--trust")
 parser.add_argument("--for", type=float, default=10, dest="seconds")
 parser.add_argument("--hash", action="store_true")
 options = parser.parse_args()
+# Of some twenty messages of each kind chance makes anything, and of an hour's not.
+random.seed("1" + options.role)
 WALLET = "4" + "A" * 94
 
 

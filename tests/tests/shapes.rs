@@ -77,7 +77,7 @@ fn grade(event: &Value) -> String {
 /// What is told of a miner that talks to its pool over TLS, while `beside` goes on.
 fn mine(name: &str, options: &[&str], beside: impl FnOnce(&Rig) -> Vec<Process>) -> Vec<String> {
     let rig = Rig::new(name);
-    let pool = rig.serve("tls_mining.py", &["pool", OTHER_SERVER, "443", "0.8"], 443);
+    let pool = rig.serve("tls_mining.py", &["pool", OTHER_SERVER, "443", "1.2"], 443);
     let arguments = ["mine", "hub.example", "443", "0.8", "--trust", TRUST];
     let mut miner = rig
         .agent
@@ -94,7 +94,7 @@ fn mine(name: &str, options: &[&str], beside: impl FnOnce(&Rig) -> Vec<Process>)
 #[test]
 fn an_idle_miner_behind_tls_is_a_weak_sign_and_other_sessions_that_push_are_none() {
     let mut server = None;
-    let told = mine("tls_miner", &["--for", "20"], |rig| {
+    let told = mine("tls_miner", &["--for", "24"], |rig| {
         let arguments = ["serve", OTHER_SERVER, "8443"];
         server = Some(rig.serve("sessions.py", &arguments, 8443));
         let sessions = ["chat", "irc", "events", "mqtt", "stream", "scrape"].iter();
