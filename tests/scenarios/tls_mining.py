@@ -26,7 +26,8 @@ parser.add_argument("--trust")
 parser.add_argument("--for", type=float, default=10, dest="seconds")
 parser.add_argument("--hash", action="store_true")
 options = parser.parse_args()
-# Of some twenty messages of each kind chance makes anything, and of an hour's not.
+# So even a pace lets jobs and shares alternate by chance, which is no miner's shape: by a simulation
+# that hid one run in twenty. This seed is one of those that did not, so that a run tells of the code.
 random.seed("1" + options.role)
 WALLET = "4" + "A" * 94
 
